@@ -31,7 +31,7 @@ def axis_codes(affine: Affine) -> str:
     Each axis takes the world axis that it is closest to, without repeating one.
     """
     ornt = _orientation(affine)
-    return "".join("LR PA IS".split(" ")[axis][int(sign > 0)] for axis, sign in ornt)
+    return "".join(("LR", "PA", "IS")[axis][int(sign > 0)] for axis, sign in ornt)
 
 
 def is_oblique(affine: Affine, *, degrees: float = 0.5) -> bool:
@@ -59,7 +59,7 @@ def same_grid(
 def reorient(volume: V, codes: str = "RAS") -> V:
     """Permute and flip axes until they run toward `codes`; no interpolation, world unchanged."""
     want = [
-        ("LR PA IS".replace(" ", "").index(code) // 2, 1 if code in "RAS" else -1) for code in codes
+        ("LRPAIS".index(code) // 2, 1 if code in "RAS" else -1) for code in codes
     ]
     if sorted(axis for axis, _ in want) != [0, 1, 2]:
         raise UsageError(f"codes must name each world axis once, for example 'RAS', got {codes!r}")

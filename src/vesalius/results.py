@@ -75,4 +75,5 @@ class Estimate:
         interval = "" if self.low is None else f" [{self.low:.3f}, {self.high:.3f}]"
         base = "" if self.baseline is None else f"; {self.baseline_name} {self.baseline:.3f}"
         label = f" {self.label}" if self.label else ""
-        return f"{self.name}{label} {self.value:.3f}{unit}{interval} (n={self.n}, {self.n_patients} patients{base})"
+        counts = f"(n={self.n}, {self.n_patients} patients{base})"
+        return f"{self.name}{label} {self.value:.3f}{unit}{interval} {counts}"

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vesalius: from a folder of medical scans to models in production.
+
+The public face. Each verb of the command line is a function here with the same argument names;
+nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vesalius.cohorts import Cohort
+    from vesalius.flows.check import check
+    from vesalius.flows.demo import demo
+    from vesalius.flows.doctor import doctor
+    from vesalius.flows.evaluate import evaluate
+    from vesalius.flows.fetch import fetch
+    from vesalius.flows.predict import predict
+    from vesalius.flows.scan import scan
+    from vesalius.flows.train import train
+    from vesalius.io import read, write
+    from vesalius.tasks.run import Run
+    from vesalius.volume import LabelMap, Volume
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Cohort": "vesalius.cohorts",
+    "LabelMap": "vesalius.volume",
+    "Run": "vesalius.tasks.run",
+    "Volume": "vesalius.volume",
+    "check": "vesalius.flows.check",
+    "demo": "vesalius.flows.demo",
+    "doctor": "vesalius.flows.doctor",
+    "evaluate": "vesalius.flows.evaluate",
+    "fetch": "vesalius.flows.fetch",
+    "predict": "vesalius.flows.predict",
+    "read": "vesalius.io",
+    "scan": "vesalius.flows.scan",
+    "train": "vesalius.flows.train",
+    "write": "vesalius.io",
+}
+
+__all__ = [
+    "Cohort",
+    "LabelMap",
+    "Run",
+    "Volume",
+    "__version__",
+    "check",
+    "demo",
+    "doctor",
+    "evaluate",
+    "fetch",
+    "predict",
+    "read",
+    "scan",
+    "train",
+    "write",
+]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module 'vesalius' has no attribute {name!r}") from None
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
