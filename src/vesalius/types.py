@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -17,3 +18,5 @@ Spacing3: TypeAlias = tuple[float, float, float]  # millimeters along i, j, k
 Task: TypeAlias = Literal["classify", "segment"]
 Subset: TypeAlias = Literal["train", "val", "test"]
 Json: TypeAlias = dict[str, Any]
+# progress(stage, done, total): total is None while it is not known
+Progress: TypeAlias = Callable[[str, int, int | None], None]

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vesalius.io.limits import DEFAULT_LIMITS, Limits
-from vesalius.types import PathLike
+from vesalius.types import PathLike, Progress
 
 if TYPE_CHECKING:
     from vesalius.cohorts.scan import ScanResult
@@ -25,7 +24,7 @@ def scan(
     pseudonym_key: PathLike | None = None,
     patient_pattern: str | None = None,
     limits: Limits = DEFAULT_LIMITS,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
 ) -> ScanResult:
     """Scan the folder (or file) `data` into the cohort folder `out`.
 
@@ -42,7 +41,7 @@ def scan(
         pseudonym_key: key file to share pseudonyms with another cohort.
         patient_pattern: regular expression whose first group is the patient in a file's path.
         limits: what reading one file may take in memory.
-        progress: called with the state of the work from time to time.
+        progress: called as `progress(stage, done, total)` from time to time.
 
     Raises:
         UsageError: `data` does not exist or an argument is wrong.

@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One function a verb: arguments in, flow called, outcome printed.
+
+Exit codes: 0 done; 1 a defect of Vesalius; 2 wrong usage; 3 the data cannot serve; 4 a library is
+missing; 5 memory, disk or minutes do not suffice; 6 no network; 7 `check --strict` or `doctor`
+found errors; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vesalius.cli import terminal
+
+if TYPE_CHECKING:
+    from vesalius.io.limits import Limits
+
+FOUND_ERRORS = 7
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="vesalius",
+    help="From a folder of medical scans to models in production.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class TaskName(StrEnum):
+    """What `train` can learn."""
+
+    classify = "classify"
+    segment = "segment"
+
+
+class SplitName(StrEnum):
+    """The subset that `evaluate` scores."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+
+
+Cohort = Annotated[Path, typer.Argument(help="Cohort folder that `scan` made.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+MaxMemory = Annotated[
+    str, typer.Option("--max-image-memory", help="What reading one image may take, e.g. 4GB.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        import vesalius
+
+        terminal.say(f"vesalius {vesalius.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def scan(
+    data: Annotated[Path, typer.Argument(help="Folder of images, any formats, any layout.")],
+    out: Annotated[Path, typer.Option(help="Cohort folder to create or bring up to date.")],
+    labels: Annotated[Path | None, typer.Option(help="CSV/TSV/Parquet/JSON to join.")] = None,
+    headers_only: Annotated[bool, typer.Option(help="Do not read pixels.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes; default one per core.")] = None,
+    license: Annotated[str, typer.Option(help="License of the data.")] = "",  # noqa: A002
+    pseudonym_key: Annotated[Path | None, typer.Option(help="Key shared with others.")] = None,
+    patient_pattern: Annotated[
+        str | None, typer.Option(help="Regular expression; group 1 is the patient in a path.")
+    ] = None,
+    max_image_memory: MaxMemory = "",
+    as_json: AsJson = False,
+) -> None:
+    """Turn a folder of images into a cohort; only new and changed files are read."""
+    from vesalius.flows.scan import scan as run
+
+    progress = terminal.Progress()
+    result = run(
+        data,
+        out=out,
+        labels=labels,
+        pixels=not headers_only,
+        workers=workers,
+        license=license,
+        pseudonym_key=pseudonym_key,
+        patient_pattern=patient_pattern,
+        limits=_limits(max_image_memory),
+        progress=progress,
+    )
+    progress.close()
+    if as_json:
+        terminal.say_json(result.to_json())
+        return
+    for line in result.lines():
+        terminal.say(line)
+    terminal.say(f"cohort: {out} — next: vesalius check {out}")
+
+
+@app.command()
+def check(
+    cohort: Cohort,
+    out: Annotated[Path | None, typer.Option(help="HTML page; default COHORT/check.html.")] = None,
+    strict: Annotated[bool, typer.Option(help="Exit with 7 if an error was found.")] = False,
+    limit: Annotated[int, typer.Option(help="Findings to print.")] = 40,
+    as_json: AsJson = False,
+) -> None:
+    """List what is wrong with a cohort, slice by slice, and write a page with pictures."""
+    from vesalius.flows.check import check as run
+
+    result = run(cohort, out=out)
+    if as_json:
+        columns = ["name", "severity", "key", "slice", "message", "evidence"]
+        terminal.say_json(
+            {
+                "images": result.images,
+                "counts": result.counts,
+                "report": str(result.report),
+                "findings": result.findings[columns].to_dict("records"),
+            }
+        )
+    else:
+        terminal.say_table(
+            ["finding", "severity", "image", "slice", "message"],
+            [
+                (row.name_, row.severity, row.key or row.file, _blank(row.slice), row.message)
+                for row in result.findings.rename(columns={"name": "name_"})
+                .head(limit)
+                .itertuples(index=False)
+            ],
+        )
+        if len(result.findings) > limit:
+            terminal.say(f"… and {len(result.findings) - limit} more (--limit, --json)")
+        terminal.say(
+            f"{result.images} images: {result.errors} errors, {result.warnings} warnings, "
+            f"{len(result.findings) - result.errors - result.warnings} notes"
+        )
+        terminal.say(f"report: {result.report}")
+    if strict and result.errors:
+        raise typer.Exit(FOUND_ERRORS)
+
+
+@app.command()
+def train(
+    task: Annotated[TaskName, typer.Argument(help="What to learn.")],
+    cohort: Cohort,
+    target: Annotated[str | None, typer.Option(help="Label column to learn (classify).")] = None,
+    case: Annotated[
+        str, typer.Option(help="What one label applies to: auto, patient, study, series, image.")
+    ] = "auto",
+    minutes: Annotated[float, typer.Option(help="Wall minutes for everything.")] = 10.0,
+    steps: Annotated[
+        int | None, typer.Option(help="Exact number of steps, instead of minutes.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/TASK-HASH.")] = None,
+    model: Annotated[str, typer.Option(help="Network, or auto.")] = "auto",
+    where: Annotated[str | None, typer.Option(help="SQL filter on the cohort's rows.")] = None,
+    split: Annotated[Path | None, typer.Option(help="Split file to use.")] = None,
+    ungrouped_split: Annotated[
+        bool, typer.Option(help="Allow one patient on both sides of the split.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+) -> None:
+    """Train a model within the minutes given; the same command resumes after an interruption."""
+    from vesalius.flows.train import train as run
+
+    progress = terminal.Progress()
+    result = run(
+        task.value,
+        cohort,
+        target=target,
+        case=case,
+        minutes=minutes,
+        steps=steps,
+        out=out,
+        model=model,
+        where=where,
+        split=split,
+        ungrouped_split=ungrouped_split,
+        seed=seed,
+        progress=progress,
+        command=_command(),
+    )
+    progress.close()
+    for line in result.audit():
+        terminal.say(line)
+    _say_scores(result.metrics, "val")
+    terminal.say(f"run:    {result.path}")
+    terminal.say(f"report: {result.path / 'report.html'}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    cohort: Cohort,
+    split: Annotated[SplitName, typer.Option(help="Subset to score.")] = SplitName.test,
+    as_json: AsJson = False,
+) -> None:
+    """Score a run on patients that it has not seen, with intervals, and write its report."""
+    from vesalius.flows.evaluate import evaluate as flow
+
+    progress = terminal.Progress()
+    metrics = flow(run, cohort, split=split.value, progress=progress)
+    progress.close()
+    if as_json:
+        terminal.say_json(metrics)
+        return
+    _say_scores(metrics, split.value)
+    terminal.say(f"report: {run / 'report.html'}")
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    exam: Annotated[Path, typer.Argument(help="File, DICOM folder or zip.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    format: Annotated[  # noqa: A002 - the option's name
+        str, typer.Option(help="auto, dicom-seg, rtstruct, nifti, nrrd or minc (segment).")
+    ] = "auto",
+    max_image_memory: MaxMemory = "",
+    as_json: AsJson = False,
+) -> None:
+    """Apply a run to a new exam; label maps come back on the source's own grid."""
+    from vesalius.flows.predict import predict as flow
+
+    result = flow(run, exam, out=out, format=format, limits=_limits(max_image_memory))
+    if as_json:
+        terminal.say_json(result.to_json())
+        return
+    for line in result.lines():
+        terminal.say(line)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for data, cohort, runs, report.")] = Path(
+        "demo"
+    ),
+    patients: Annotated[int, typer.Option(help="Simulated patients.")] = 60,
+    minutes: Annotated[float, typer.Option(help="Training minutes per task.")] = 1.0,
+) -> None:
+    """Simulate a cohort, scan, check, train, evaluate, predict: the whole job in five minutes."""
+    from vesalius.flows.demo import demo as run
+
+    progress = terminal.Progress()
+    result = run(out, patients=patients, minutes=minutes, say=terminal.say, progress=progress)
+    progress.close()
+    terminal.say(f"report: {result.report}")
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="For example medmnist:breastmnist.")],
+    out: Annotated[Path, typer.Option(help="Folder for the file.")] = Path(),
+) -> None:
+    """Download a public data set from its official address and check it."""
+    from vesalius.flows.fetch import fetch as run
+
+    terminal.say(str(run(name, out=out)))
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Try out what Vesalius needs from this machine."""
+    from vesalius.flows.doctor import doctor as run
+
+    diagnosis = run()
+    if as_json:
+        terminal.say_json(
+            [
+                {"name": c.name, "ok": c.ok, "seen": c.seen, "way_out": c.way_out}
+                for c in diagnosis.checks
+            ]
+        )
+    else:
+        for trial in diagnosis.checks:
+            terminal.say(f"{'ok  ' if trial.ok else 'FAIL'} {trial.name}: {trial.seen}")
+            if not trial.ok:
+                terminal.say(f"     way out: {trial.way_out}")
+    if not diagnosis.ok:
+        raise typer.Exit(FOUND_ERRORS)
+
+
+def main() -> None:
+    """Run the command line; the user's own mistakes end in one sentence, never a traceback."""
+    from vesalius.errors import VesaliusError
+
+    try:
+        app()
+    except VesaliusError as error:
+        sys.stderr.write(f"vesalius: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("vesalius: interrupted; the same command goes on where this stopped\n")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(INTERRUPTED)
+
+
+def _limits(max_image_memory: str) -> Limits:
+    from vesalius.io.limits import DEFAULT_LIMITS, Limits
+
+    if not max_image_memory:
+        return DEFAULT_LIMITS
+    return Limits(floor=terminal.byte_count(max_image_memory))
+
+
+def _say_scores(metrics: dict[str, Any], split: str) -> None:
+    from vesalius.results import Estimate
+
+    for score in metrics["splits"][split]["scores"]:
+        terminal.say(f"{split} {Estimate(**score)}")
+
+
+def _blank(value: object) -> object:
+    return "" if value is None or value != value else value
+
+
+def _command() -> str:
+    import shlex
+
+    return shlex.join(["vesalius", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()
