@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of networks: name -> module and function, imported only when it is built."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from vesalius.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# name -> (module, function)
+NETWORKS: dict[str, tuple[str, str]] = {
+    "resnet10": ("vesalius.networks.resnet", "resnet10"),
+    "resnet18": ("vesalius.networks.resnet", "resnet18"),
+    "resnet34": ("vesalius.networks.resnet", "resnet34"),
+    "resnet50": ("vesalius.networks.resnet", "resnet50"),
+    "unet": ("vesalius.networks.unet", "UNet"),
+}
+
+
+def build(
+    name: str, *, spatial_dims: int, in_channels: int, out_channels: int, **options: Any
+) -> nn.Module:
+    """Build the network `name` with random weights.
+
+    Args:
+        name: a key of `NETWORKS`.
+        spatial_dims: 2 for input `(N, C, i, j)`, 3 for `(N, C, i, j, k)`.
+        in_channels: C of the input.
+        out_channels: logits per image (classifiers) or per voxel (U-Net).
+        options: what the architecture's own function takes.
+
+    Raises:
+        UsageError: for an unknown name or another number of axes.
+    """
+    if name not in NETWORKS:
+        raise UsageError(
+            f"model must be one of {', '.join(NETWORKS)}, got '{name}'."
+            f"{did_you_mean(name, NETWORKS)}"
+        )
+    if spatial_dims not in (2, 3):
+        raise UsageError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
+    module, function = NETWORKS[name]
+    network: nn.Module = getattr(importlib.import_module(module), function)(
+        spatial_dims=spatial_dims, in_channels=in_channels, out_channels=out_channels, **options
+    )
+    return network
