@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ SIGNATURE = 256  # coefficients
 _SLAB = 1 << 22  # voxels that are converted at a time
 _HISTOGRAM = 1 << 16  # widest value range that is counted exactly
 _FLAT_STACK = 9  # fewer slices than this are averaged and hashed as one image
+_BLOCKS = 1 << 16  # 2 x 2 blocks that noise is measured on
+_MAD_OF_NORMAL = 0.6745
 _PLANE = 128  # pixels per axis that the hash of a 2D image looks at, 3D: half of it
 
 
@@ -39,8 +42,8 @@ class Assessment:
             function, no interpolation) of the finite voxels, exact for integers of up to 16 bits
             and for images of up to `SAMPLE` voxels, else of a fixed-stride sample; `stat_mad` is
             the median absolute deviation from the median, not scaled.
-        stat_snr: robust signal-to-noise ratio, see `noise_sigma`: (median of the voxels above
-            the mean, minus the 1st percentile) / sigma. Unchanged by `a·x + b`, a > 0.
+        stat_snr: robust signal-to-noise ratio, (median of the tissue minus 1st percentile) /
+            sigma by `noise_sigma`; tissue is what exceeds the mean. Unchanged by `a·x + b`, a > 0.
         content_hash: 32 hex digits over the decoded values, shape and affine (rounded to
             1e-3 mm); the same for every dtype and memory layout that holds the same values.
         phash: 64 signs of the lowest spatial frequencies, see `spectrum`; None for a constant or
@@ -78,7 +81,7 @@ def assess(volume: Volume, *, header_only: bool = False) -> Assessment:
     mean, std, median, mad, p01, p99 = _statistics(data, low, high)
     constant = low == high
     floor, ceiling = (p01, p99) if p99 > p01 else (low, high)
-    codes = None if constant else spectrum(volume, floor, ceiling)
+    waves = None if constant else spectrum(volume, floor, ceiling)
     return Assessment(
         stat_min=float(low),
         stat_max=float(high),
@@ -90,8 +93,8 @@ def assess(volume: Volume, *, header_only: bool = False) -> Assessment:
         stat_p99=p99,
         stat_snr=None if constant else _snr(data, mean, p01),
         content_hash=_content_hash(volume, low, high),
-        phash=None if codes is None else _signs(codes),
-        signature=None if codes is None else codes.tobytes(),
+        phash=None if waves is None else _signs(waves),
+        signature=None if waves is None else _quantized(waves),
     )
 
 
@@ -101,37 +104,46 @@ def content_hash(volume: Volume) -> str:
     return _content_hash(volume, low, high)
 
 
-def noise_sigma(planes: Array, above: float | None = None) -> float:
-    """Return the standard deviation of white noise in `planes` `(..., i, j)`; nan if unknown.
+def haar_detail(planes: Array) -> tuple[Array, Array]:
+    """Return the finest diagonal detail of `planes` `(..., i, j)`, and the level it lies at.
 
-    The median absolute value of the finest diagonal Haar coefficients over 0.6745 (Donoho and
-    Johnstone, "Ideal spatial adaptation by wavelet shrinkage", Biometrika 81, 1994): edges are
-    sparse there, so anatomy hardly counts. With `above`, only 2 x 2 blocks whose four pixels
-    all exceed it count: noise in air is another (Rician, or set to zero by the scanner).
+    Both flat, one value for each of at most about 65,000 blocks of 2 x 2 pixels spread evenly:
+    the absolute Haar coefficient |a - b - c + d| / 2, and the least of the four pixels. For white
+    noise of standard deviation s the median of the first is 0.6745 s, and edges hardly count
+    because they are sparse in it (Donoho and Johnstone, "Ideal spatial adaptation by wavelet
+    shrinkage", Biometrika 81, 1994). The second tells tissue from air, where noise is another
+    (Rician, or cut to zero).
     """
     i, j = planes.shape[-2] // 2 * 2, planes.shape[-1] // 2 * 2
-    wide = np.float32 if planes.dtype != np.float64 else np.float64
-    block = planes[..., :i, :j].astype(wide, copy=False)
-    a, b = block[..., ::2, ::2], block[..., 1::2, ::2]
-    c, d = block[..., ::2, 1::2], block[..., 1::2, 1::2]
-    detail = np.abs(a - b - c + d)
-    if above is not None:
-        inside = np.minimum(np.minimum(a, b), np.minimum(c, d)) > above
-        detail = detail[inside]
-    detail = detail.ravel()
-    if not detail.size:
-        return float("nan")
-    middle = detail.size // 2
-    return float(np.partition(detail, middle)[middle]) / (2 * 0.6745)
+    step = 2 * max(1, int((planes.size / (4 * _BLOCKS)) ** 0.5))
+    quads = [planes[..., y:i:step, x:j:step] for y in (0, 1) for x in (0, 1)]
+    wide = np.float64 if planes.dtype.itemsize > 4 else np.float32
+    a, b, c, d = (np.asarray(quad, dtype=wide) for quad in quads)
+    level = np.minimum(np.minimum(a, b), np.minimum(c, d))
+    detail = np.subtract(a, b)
+    np.subtract(detail, c, out=detail)
+    np.add(detail, d, out=detail)
+    np.abs(detail, out=detail)
+    detail *= 0.5
+    return detail.reshape(-1), level.reshape(-1)
+
+
+def noise_sigma(planes: Array, *, above: float = -np.inf) -> float:
+    """Return the robust noise of `planes` `(..., i, j)` where it exceeds `above`; nan if nowhere.
+
+    In the unit of the values; see `haar_detail`.
+    """
+    detail, level = haar_detail(planes)
+    return _middle(detail[level > above]) / _MAD_OF_NORMAL
 
 
 def spectrum(volume: Volume, floor: float, ceiling: float) -> Array | None:
-    """Return the `SIGNATURE` lowest frequencies of an image as int8; None below a useful size.
+    """Return the `SIGNATURE` lowest frequencies of an image; None where it has no useful size.
 
     A type-II discrete cosine transform (as in the perceptual hash of Zauner, "Implementation and
     benchmarking of perceptual image hash functions", 2010), in 2D or 3D, of the values clipped
     to `[floor, ceiling]`, channels averaged. Each coefficient is multiplied by its frequency,
-    which evens out the 1/f spectrum of natural images, then all are scaled to a maximum of 127.
+    which evens out the 1/f spectrum of natural images, then all are scaled to a maximum of 1.
     Volumes are turned to RAS first, so that two files of one volume agree; single images keep
     their own axes. Order of coefficients: `frequencies`.
     """
@@ -151,13 +163,16 @@ def spectrum(volume: Volume, floor: float, ceiling: float) -> Array | None:
     if not deep:
         image = image[..., 0] if image.shape[-1] == 1 else image.mean(axis=-1)
     index, weights, count = _selection(image.ndim)
-    for n in image.shape:  # each pass turns the first axis into frequencies, and puts it last
-        image = np.tensordot(image, _cosines(n, count), axes=(0, 1))
-    chosen = image.ravel()[index] * weights
-    peak = np.abs(chosen).max()
-    if not peak > 1e-6 * max(1, image.size):
+    shape = image.shape
+    for n in shape:  # each pass turns the first axis into frequencies, and puts it last
+        image = (_cosines(n, count) @ image.reshape(n, -1)).T
+    chosen = image.reshape(-1)[index]
+    chosen *= weights
+    peak = max(chosen.max(), -chosen.min())
+    if not peak > 1e-6 * (ceiling - floor):
         return None
-    return np.rint(chosen * (127 / peak)).astype(np.int8)
+    found: Array = chosen / peak
+    return found
 
 
 @lru_cache(maxsize=2)
@@ -170,9 +185,12 @@ def frequencies(dimensions: int) -> Array:
     return grid[order][1 : SIGNATURE + 1]  # without the mean
 
 
-def _signs(codes: Array) -> int:
-    bits = np.packbits(codes[:HASH_BITS] > 0)
-    return int.from_bytes(bits.tobytes(), "big", signed=True)
+def _signs(waves: Array) -> int:
+    return int.from_bytes(np.packbits(waves[:HASH_BITS] > 0).tobytes(), "big", signed=True)
+
+
+def _quantized(waves: Array) -> bytes:
+    return np.rint(waves * 127).astype(np.int8).tobytes()
 
 
 @lru_cache(maxsize=2)
@@ -195,13 +213,17 @@ def _cosines(n: int, count: int) -> Array:
 
 
 def _clipped(view: Array, floor: float, ceiling: float) -> Array:
-    """Return `view` as float32 in 0…1, clipped; what is not finite counts as `floor`."""
-    image = view.astype(np.float32)
-    if view.dtype.kind == "f":
-        np.nan_to_num(image, copy=False, nan=floor, posinf=ceiling, neginf=floor)
-    image -= np.float32(floor)
-    image *= np.float32(1 / (ceiling - floor))
-    return np.clip(image, 0, 1, out=image)
+    """Return `view` clipped, minus `floor`, as float32; what is not finite counts as an end."""
+    if view.dtype.kind == "b":
+        return view.astype(np.float32)
+    if view.dtype.kind != "f":
+        image = np.maximum(view, int(floor))
+        np.minimum(image, int(ceiling), out=image)
+        return np.subtract(image, np.float32(floor), dtype=np.float32)
+    image = np.where(np.isnan(view), view.dtype.type(floor), view)
+    np.clip(image, floor, ceiling, out=image)
+    image -= view.dtype.type(floor)
+    return image.astype(np.float32, copy=False)
 
 
 def _toward_ras(data: Array, affine: Affine) -> Array:
@@ -266,31 +288,31 @@ def _statistics(data: Array, low: Any, high: Any) -> tuple[float, ...]:
 
 def _counted(data: Array, low: int, high: int) -> tuple[float, ...]:
     """Return the same from a histogram, one bin a value: exact, one pass."""
-    counts = np.zeros(high - low + 1, np.int64)
+    n, width = data.size, high - low + 1
+    counts = np.zeros(width, np.int64)
     for piece in _slabs(data):
         shifted = piece.reshape(-1).astype(np.intp)
         shifted -= low
-        counts += np.bincount(shifted, minlength=len(counts))
-    n = data.size
-    values = np.arange(len(counts), dtype=np.float64)
-    mean = float(values @ counts) / n
-    values -= mean
-    np.multiply(values, values, out=values)
-    std = float(values @ counts / n) ** 0.5
+        counts += np.bincount(shifted, minlength=width)
+    values = np.arange(width, dtype=np.float64)
+    first = values * counts
+    mean = float(first.sum()) / n
+    variance = float(first @ values) / n - mean * mean
     upto = np.cumsum(counts)
-    ranks = [_rank(n, q) + 1 for q in (0.01, 0.5, 0.99)]
-    p01, median, p99 = (int(place) for place in np.searchsorted(upto, ranks))
-    apart = counts[median:].copy()
-    below = counts[:median][::-1]
-    reach = max(len(apart), len(below) + 1)
-    apart = np.pad(apart, (0, reach - len(apart)))
-    apart[1 : len(below) + 1] += below
-    mad = int(np.searchsorted(np.cumsum(apart), _rank(n, 0.5) + 1))
+    half = _rank(n, 0.5) + 1
+    p01, median, p99 = upto.searchsorted((_rank(n, 0.01) + 1, half, _rank(n, 0.99) + 1)).tolist()
+    near, far = -1, max(median, width - 1 - median)  # the answer is in (near, far]
+    while far - near > 1:
+        middle = (near + far) // 2
+        inside = upto[min(width - 1, median + middle)]
+        if middle < median:
+            inside = inside - upto[median - middle - 1]
+        near, far = (near, middle) if inside >= half else (middle, far)
     return (
         mean + low,
-        std,
+        max(0.0, variance) ** 0.5,
         float(median + low),
-        float(mad),
+        float(far),
         float(p01 + low),
         float(p99 + low),
     )
@@ -327,40 +349,42 @@ def _sample(data: Array) -> Array:
 
 def _rank(n: int, q: float) -> int:
     """Return the index of the q-quantile among `n` ordered values (inverted distribution)."""
-    return min(n - 1, max(0, int(np.ceil(q * n)) - 1))
+    return max(0, ceil(q * n) - 1)
+
+
+def _middle(values: Array) -> float:
+    """Return the median (the upper of two) of flat `values`; nan when there are none."""
+    n = len(values) // 2
+    return float(np.partition(values, n)[n]) if len(values) else float("nan")
 
 
 def _snr(data: Array, mean: float, p01: float) -> float | None:
+    """Return the robust signal-to-noise ratio of up to five slices spread over the volume."""
     if min(data.shape[1:3]) < 4:
         return None
     depth = data.shape[3]
-    slices = range(depth) if depth <= 5 else np.linspace(0, depth - 1, 7).astype(int)[1:-1]
-    step = max(1, min(data.shape[1:3]) // 512) * 2
-    planes = data[0].transpose(2, 1, 0)[list(slices)]
-    if step > 2:  # whole 2 x 2 blocks at a stride
-        rows = np.arange(planes.shape[1]) % step < 2
-        columns = np.arange(planes.shape[2]) % step < 2
-        planes = planes[:, rows][:, :, columns]
-    sigma = noise_sigma(planes, above=mean)
+    planes = data[0].transpose(2, 1, 0)
+    if depth > 5:
+        planes = planes[np.linspace(0, depth - 1, 7).astype(int)[1:-1]]
+    detail, level = haar_detail(planes)
+    inside = level > mean
+    sigma = _middle(detail[inside]) / _MAD_OF_NORMAL
     if not sigma > 0:
         return None
-    inside = planes[planes > mean]
-    middle = inside.size // 2
-    signal = float(np.partition(inside, middle)[middle]) - p01
-    return signal / sigma
+    return (_middle(level[inside]) - p01) / sigma
 
 
 def _content_hash(volume: Volume, low: Any, high: Any) -> str:
     dtype = _canonical_dtype(volume.data, low, high)
-    engine = hashlib.blake2b(digest_size=16)
-    affine = np.round(volume.affine[:3], 3) + 0.0
+    engine = hashlib.sha256()
+    affine = volume.affine[:3].round(3) + 0.0
     engine.update(f"{volume.data.shape}{dtype.str}".encode() + affine.tobytes())
     for piece in _slabs(volume.data):
         values = np.ascontiguousarray(piece, dtype)
         if dtype.kind == "f":
             values = values + dtype.type(0)  # one zero: -0.0 becomes 0.0
-        engine.update(values)
-    return engine.hexdigest()
+        engine.update(values.data)
+    return engine.hexdigest()[:32]
 
 
 def _canonical_dtype(data: Array, low: Any, high: Any) -> np.dtype[Any]:
