@@ -50,7 +50,7 @@ def doctor() -> Diagnosis:
         ("disk", _disk, "free some disk space, or work in another folder"),
         ("durable write", _durable_write, "work on a local disk that supports fsync and rename"),
         ("DICOM codecs", _codecs, "reinstall pyjpegls, pylibjpeg-openjpeg, pylibjpeg-rle"),
-        ("DICOM round trip", _dicom_round_trip, "reinstall pydicom"),
+        ("image round trip", _volume_round_trip, "reinstall nibabel"),
         ("cohort engine", _cohort_engine, "reinstall lancedb and pyarrow"),
         ("training step", _training_step, "reinstall torch for this machine"),
     )
@@ -114,7 +114,7 @@ def _codecs() -> str:
     return f"{len(wanted)} compressed syntaxes decodable"
 
 
-def _dicom_round_trip() -> str:
+def _volume_round_trip() -> str:
     import numpy as np
 
     from vesalius.cohorts.phantom import simulate_patient
