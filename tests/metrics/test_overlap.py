@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Label maps scored per case and in the mean; a missed structure costs the worst, never NaN."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vesalius.errors import UsageError
+from vesalius.metrics import (
+    compare_masks,
+    failed_masks,
+    segmentation_scores,
+    segmentation_summary,
+)
+
+LABELS = {1: "liver", 2: "spleen"}
+SPACING = (2.0, 1.0, 5.0)
+
+
+def maps(seed, shape=(10, 9, 6)):
+    generator = np.random.default_rng(seed)
+    return [generator.integers(0, 3, shape).astype(np.uint8) for _ in range(2)]
+
+
+def test_known_answer():
+    truth, guess = np.zeros((4, 4, 1), np.uint8), np.zeros((4, 4, 1), np.uint8)
+    truth[0, :] = 1  # four voxels
+    guess[0, :2] = 1  # two of them
+    row = compare_masks(guess, truth, (1.0, 1.0, 10.0), {1: "a"}, 1.0)
+    assert row["dice_a"] == pytest.approx(2 / 3)
+    assert row["iou_a"] == 0.5
+    assert row["nsd_a"] == pytest.approx(5 / 6)  # one of the six border voxels is 2 mm away
+    assert row["volume_a"] == pytest.approx(0.04)
+    assert row["volume_error_a"] == pytest.approx(-0.02)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_laws(seed):
+    guess, truth = maps(seed)
+    row = compare_masks(guess, truth, SPACING, LABELS, 1.0)
+    swapped = compare_masks(truth, guess, SPACING, LABELS, 1.0)
+    for name in LABELS.values():
+        dice = row[f"dice_{name}"]
+        assert row[f"iou_{name}"] == pytest.approx(dice / (2 - dice))
+        assert row[f"volume_error_{name}"] == pytest.approx(-swapped[f"volume_error_{name}"])
+        for measure in ("dice", "nsd", "hd95"):
+            assert row[f"{measure}_{name}"] == pytest.approx(swapped[f"{measure}_{name}"])
+    same = compare_masks(truth, truth, SPACING, LABELS)
+    assert (same["dice"], same["nsd"], same["hd95"]) == (1, 1, 0)
+
+
+def test_dice_equals_monai():
+    import torch
+    from monai.metrics import compute_dice
+
+    guess, truth = maps(3)
+    one_hot = [torch.from_numpy(np.stack([m == v for v in (1, 2)])[None]) for m in (guess, truth)]
+    expected = compute_dice(one_hot[0].float(), one_hot[1].float())[0].tolist()
+    row = compare_masks(guess, truth, SPACING, LABELS)
+    assert [row["dice_liver"], row["dice_spleen"]] == pytest.approx(expected)
+
+
+def test_layers_hold_overlapping_structures():
+    truth = np.zeros((2, 3, 3, 1), np.uint8)
+    truth[0], truth[1, 0] = 1, 2
+    row = compare_masks(truth, truth, SPACING, LABELS)
+    assert row["volume_liver"] == pytest.approx(9 * 0.01)
+    assert row["volume_spleen"] == pytest.approx(3 * 0.01)
+
+
+def table(n=12, lost=0):
+    rows = []
+    for seed in range(n):
+        guess, truth = maps(seed)
+        if seed < lost:
+            row = failed_masks(truth, SPACING, LABELS)
+        else:
+            row = compare_masks(guess, truth, SPACING, LABELS)
+        rows.append({"patient": f"p-{seed // 2}", "failed": seed < lost, **row})
+    return pd.DataFrame(rows)
+
+
+def test_means_over_cases_with_intervals_and_baseline():
+    frame = table()
+    scores = segmentation_scores(frame, ["liver", "spleen"], draws=200)
+    found = {(s.name, s.label): s for s in scores}
+    assert found["dice", "liver"].value == pytest.approx(frame["dice_liver"].mean())
+    assert found["dice", ""].value == pytest.approx(frame["dice"].mean())
+    assert found["hd95", ""].unit == "mm"
+    assert found["volume_error", "liver"].value == pytest.approx(
+        frame["volume_error_liver"].abs().mean()
+    )
+    assert found["volume_error", "liver"].baseline == pytest.approx(frame["volume_liver"].mean())
+    assert found["dice", ""].baseline == 0
+    assert found["hd95", ""].baseline == pytest.approx(frame["diagonal"].mean())
+    assert found["dice", ""].n == 12
+    assert found["dice", ""].n_patients == 6
+    assert found["dice", ""].low < found["dice", ""].value < found["dice", ""].high
+    assert "tolerance 2 mm" in found["nsd", ""].note
+    assert [s.label for s in scores[:4]] == [""] * 4
+
+
+def test_failures_count_as_the_worst():
+    good = {(s.name, s.label): s.value for s in segmentation_scores(table(), ["liver"], draws=2)}
+    bad = {(s.name, s.label): s for s in segmentation_scores(table(lost=4), ["liver"], draws=2)}
+    assert bad["dice", "liver"].n == 12
+    assert bad["dice", "liver"].value < good["dice", "liver"]
+    assert bad["hd95", "liver"].value > good["hd95", "liver"]
+    assert bad["volume_error", "liver"].value > good["volume_error", "liver"]
+
+
+def test_empty_truth_is_stated_and_rated_by_the_rule():
+    nothing, some = np.zeros((4, 4, 2), np.uint8), np.ones((4, 4, 2), np.uint8)
+    rows = [
+        {"patient": "a", **compare_masks(nothing, nothing, SPACING, {1: "x"})},
+        {"patient": "b", **compare_masks(some, nothing, SPACING, {1: "x"})},
+        {"patient": "c", **compare_masks(nothing, some, SPACING, {1: "x"})},
+    ]
+    found = {s.name: s for s in segmentation_scores(pd.DataFrame(rows), ["x"]) if s.label}
+    assert found["dice"].value == pytest.approx(1 / 3)
+    assert found["dice"].baseline == pytest.approx(2 / 3)
+    assert "1 cases without the structure" in found["dice"].note
+    assert found["hd95"].value == pytest.approx(2 / 3 * rows[0]["diagonal"])
+
+
+def test_summary_is_strict_json():
+    frame = table(lost=2)
+    summary = segmentation_summary(
+        frame, ["liver", "spleen"], groups={"scanner": ["A"] * 6 + ["B"] * 6}, draws=50
+    )
+    json.dumps(summary, allow_nan=False)
+    assert (summary["n_cases"], summary["n_failed"]) == (12, 2)
+    assert [entry["value"] for entry in summary["by"]] == ["A", "B"]
+    first = next(s for s in summary["by"][0]["scores"] if s["name"] == "dice")
+    assert first["value"] == pytest.approx(frame["dice"][:6].mean())
+
+
+def test_refuses_what_does_not_fit():
+    guess, truth = maps(0)
+    with pytest.raises(UsageError, match="grid"):
+        compare_masks(guess[:5], truth, SPACING, LABELS)
+    with pytest.raises(UsageError, match="background"):
+        compare_masks(guess, truth, SPACING, {0: "background", 1: "x"})
+    with pytest.raises(UsageError, match="lacks the columns"):
+        segmentation_scores({"patient": ["a"], "dice_x": [1.0]}, ["x"])
+    with pytest.raises(UsageError, match="integers"):
+        compare_masks(guess.astype(float), truth, SPACING, LABELS)
