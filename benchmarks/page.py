@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write BENCHMARKS.md from the JSON files in `benchmarks/results/`; nothing there is typed by hand.
+"""Write BENCHMARKS.md, and README's real outputs, from the JSON files in `benchmarks/results/`.
 
 A result holds `title`, `what`, `unit`, optionally `data`, `split`, `peer`, `baseline`, `noise`,
 `remarks` (a list of sentences), `bars` (rows with bar, target, measured, spread, met) and `rows`
@@ -14,7 +14,10 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "BENCHMARKS.md"
+README = Path(__file__).parents[1] / "README.md"
+START, END = "<!-- main job: generated -->", "<!-- main job: end -->"
 SHOWN_ROWS = 60
+SHOWN_LINES = 14
 
 
 def main() -> None:
@@ -47,6 +50,26 @@ def main() -> None:
         lines += [f"- {remark}" for remark in result.get("remarks", [])]
         lines += _table(result.get("rows", []))
     PAGE.write_text("\n".join(lines) + "\n")
+    for result in results:
+        if "jobs" in result:
+            _update_readme(result)
+
+
+def _update_readme(result: dict[str, Any]) -> None:
+    """Put what the commands of the main job printed between README's two marks."""
+    head, _, rest = README.read_text().partition(START)
+    _, _, tail = rest.partition(END)
+    lines = [START, "", f"Measured {result['time'][:10]} on {_cell(result['machine'])}.", ""]
+    for name, job in result["jobs"].items():
+        lines += [f"**{name}** — {' '.join(job['remarks'])}", "", "```console"]
+        for step in job["steps"]:
+            lines.append(f"$ {step['command']}    # {step['seconds']:.0f} s")
+            shown = step["stdout"][-SHOWN_LINES:]
+            if len(shown) < len(step["stdout"]):
+                lines.append("…")
+            lines += [line.rstrip() for line in shown]
+        lines += ["```", ""]
+    README.write_text(head + "\n".join(lines) + END + tail)
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
