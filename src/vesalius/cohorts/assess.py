@@ -190,7 +190,8 @@ def _signs(waves: Array) -> int:
 
 
 def _quantized(waves: Array) -> bytes:
-    return np.rint(waves * 127).astype(np.int8).tobytes()
+    codes: bytes = np.rint(waves * 127).astype(np.int8).tobytes()
+    return codes
 
 
 @lru_cache(maxsize=2)
