@@ -36,9 +36,9 @@ def test_3d_resnet_has_as_many_parameters_as_monai() -> None:
     assert count(build("resnet18", spatial_dims=3, in_channels=1, out_channels=2)) == count(peer)
 
 
-def test_large_stem_divides_by_32_and_small_stem_by_8() -> None:
+def test_stems_divide_by_32_16_and_8() -> None:
     x = torch.zeros(1, 1, 64, 64)
-    for stem, size in (("large", 2), ("small", 8)):
+    for stem, size in (("large", 2), ("medium", 4), ("small", 8)):
         network = build(
             "resnet10", spatial_dims=2, in_channels=1, out_channels=2, stem=stem, width=8
         )

@@ -4,7 +4,7 @@
 He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016 (projection
 shortcuts, "option B"); each branch ends in a normalization that starts at zero gain, as in
 Goyal et al. 2017 (arXiv 1706.02677). The small stem (3x3, stride 1, no pooling) is the paper's own
-for 32-pixel images.
+for 32-pixel images; the medium one (3x3, stride 2, no pooling) lies between.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from vesalius.networks.layers import BatchNorm, Conv, MaxPool
 
-Stem = Literal["small", "large"]
+Stem = Literal["small", "medium", "large"]
+
+_STEMS = {"small": (3, 1), "medium": (3, 2), "large": (7, 2)}  # kernel, stride
 
 
 class BasicBlock(nn.Module):
@@ -84,11 +86,10 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         dims = spatial_dims
-        layers: list[nn.Module] = (
-            [Conv[dims](in_channels, width, 7, 2, 3, bias=False)]
-            if stem == "large"
-            else [Conv[dims](in_channels, width, 3, 1, 1, bias=False)]
-        )
+        size, stride = _STEMS[stem]
+        layers: list[nn.Module] = [
+            Conv[dims](in_channels, width, size, stride, size // 2, bias=False)
+        ]
         layers += [BatchNorm[dims](width), nn.ReLU(inplace=True)]
         if stem == "large":
             layers.append(MaxPool[dims](3, 2, 1))

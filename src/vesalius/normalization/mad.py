@@ -42,7 +42,8 @@ def normalize(values: Array, *, clip: float = CLIP) -> Array:
         center, scale = _center_and_scale(values.ravel())
     z = np.clip((values - center) / scale, -clip, clip)
     spread = z[mask].std()
-    return ((z - z[mask].mean()) / (spread or 1.0)).astype(np.float32)
+    out: Array = ((z - z[mask].mean()) / (spread or 1.0)).astype(np.float32)
+    return out
 
 
 def _center_and_scale(values: Array) -> tuple[float, float]:

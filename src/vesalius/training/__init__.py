@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training by steps: loss, augmentation, schedule, checkpoint and the loop that joins them."""
