@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a cohort's rows, one image in memory at a time; what cannot be read says so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vesalius.errors import DataError, ReadError
+from vesalius.geometry import resample, same_grid
+from vesalius.reporting.html import Html, image, tag
+from vesalius.reporting.thumbnails import slice_picture, telling_slice
+from vesalius.types import Array
+from vesalius.volume import LabelMap, Volume
+
+if TYPE_CHECKING:
+    from vesalius.cohorts import Cohort
+
+_KEY = re.compile(r"[0-9A-Za-z_-]+")
+
+
+def rows_of(cohort: Cohort, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the full rows of some keys, in the table's order."""
+    plain = [key for key in keys if _KEY.fullmatch(key)]
+    if plain:
+        listed = ", ".join(f"'{key}'" for key in plain)
+        yield from cohort.filter(f"key IN ({listed})").iter_rows()
+
+
+def picture(cohort: Cohort, row: dict[str, Any], k: int | None = None) -> Html:
+    """Return one slice of a row's image (`k`, default the middle one) with its caption."""
+    try:
+        volume = cohort.read(row)
+        place = volume.shape[2] // 2 if k is None else min(max(int(k), 0), volume.shape[2] - 1)
+        uri = slice_picture(volume, place)
+    except DataError as error:
+        return _no_picture(error)
+    where = f"slice {place + 1} of {volume.shape[2]}" if volume.shape[2] > 1 else ""
+    words = " · ".join(part for part in (str(row.get("modality") or ""), where) if part)
+    alt = f"image {row['key']} {words}".strip()
+    return tag("figure", image(uri, alt), tag("figcaption", words) if words else None)
+
+
+def overlay(cohort: Cohort, row: dict[str, Any], predicted: Path | None) -> Html:
+    """Return the slice where truth and prediction differ most, with both contours.
+
+    `predicted` is the label map that the run wrote, or None where the case failed.
+    """
+    from vesalius.io import read_labels
+
+    try:
+        volume = cohort.read(row)
+        truth = _on_grid(cohort.read_mask(row), volume)
+        found = None if predicted is None else _on_grid(read_labels(predicted), volume)
+        k = telling_slice(truth, found)
+        uri = slice_picture(volume, k, truth=truth, prediction=found)
+    except DataError as error:
+        return _no_picture(error)
+    where = f"slice {k + 1} of {volume.shape[2]}" if volume.shape[2] > 1 else "2D image"
+    alt = f"image {row['key']}, {where}, contours of truth and prediction"
+    return tag("figure", image(uri, alt), tag("figcaption", where))
+
+
+def _on_grid(labels: LabelMap, volume: Volume) -> Array:
+    """Return a label map as `(i, j, k)` on the volume's grid, layers laid over one another."""
+    if not same_grid(labels.affine, labels.shape, volume.affine, volume.shape):
+        labels = resample(labels, volume.affine, volume.shape)
+    flat: Array = np.max(labels.data, axis=0)
+    return flat
+
+
+def _no_picture(error: DataError) -> Html:
+    reason = error.finding if isinstance(error, ReadError) else "the image cannot be read"
+    return tag("div", f"no picture: {reason}", class_="missing")

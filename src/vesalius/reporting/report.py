@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of a run: one HTML file that holds everything, and the same as JSON beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vesalius.files import write_json, write_text
+from vesalius.reporting import figures
+from vesalius.reporting.cases import cases_html
+from vesalius.reporting.content import RunContent, flat, gather
+from vesalius.reporting.findings import findings_html
+from vesalius.reporting.html import Html, image, page, pairs, section, tag
+from vesalius.reporting.population import population_html
+from vesalius.reporting.scores import group_table, score_table, tiles
+from vesalius.types import Json, PathLike
+
+if TYPE_CHECKING:
+    from vesalius.cohorts import Cohort
+
+
+def write_report(run: PathLike, cohort: Cohort, *, split: str = "test") -> Path:
+    """Write `report.html` and `report.json` into a run folder and return the page's path.
+
+    Args:
+        run: folder with `plan.json`, `metrics.json`, `predictions.parquet`, `log.jsonl`.
+        cohort: the cohort that was scored; its images are shown as small pictures.
+        split: which subset's scores to report, `test` or `val`.
+
+    The page makes no request and runs no script; rows appear under their pseudonymous keys. It
+    shows images: treat it as patient data. Raises `RunError` and `UsageError` as `gather` does.
+    """
+    folder = Path(run)
+    content = gather(folder, cohort, split)
+    sections = [
+        _scores(content),
+        _worst(content, cohort, folder),
+        _groups(content.json),
+        _cohort(content.json),
+        ("findings", "Findings", _findings(content.json, cohort)),
+        _split(content.json),
+        _training(content),
+        _origin(content.json),
+    ]
+    found = [entry for entry in sections if entry is not None]
+    html = page(
+        content.json["title"],
+        header=_header(content.json),
+        sections=found,
+        footer="Made by Vesalius. Shows patient images: keep it where the data may be kept. "
+        "Not a medical device; not for diagnosis.",
+    )
+    write_json(folder / "report.json", content.json)
+    return write_text(folder / "report.html", html)
+
+
+def chart(uri: str | None, alt: str, caption: str = "") -> Html | None:
+    """Return a figure, or None where there is nothing to draw."""
+    if uri is None:
+        return None
+    words = tag("figcaption", caption) if caption else None
+    return tag("figure", image(uri, alt), words, class_="chart")
+
+
+def _header(content: Json) -> list[Any]:
+    return [
+        tag("p", f"Vesalius run {content['hashes']['plan']}", class_="eyebrow"),
+        tag("h1", content["title"]),
+        tag("p", content["notice"], class_="notice") if content["notice"] else None,
+        tag("p", content["headline"]["sentence"], class_="lead"),
+        tiles(content["task"], content["metrics"]["scores"]),
+    ]
+
+
+def _scores(content: RunContent) -> tuple[str, str, Html]:
+    metrics, task = content.json["metrics"], content.json["task"]
+    charts: list[Html | None] = []
+    if task == "classify":
+        areas = {s["label"]: s["value"] for s in metrics["scores"] if s["name"] == "auc"}
+        labels = content.json["labels"]
+        roc = metrics.get("roc", {})
+        if len(labels) == 2:
+            roc = {name: curve for name, curve in roc.items() if name == labels[1]}
+            areas = {labels[1]: areas.get("")}
+        if metrics.get("confusion"):
+            alt = "confusion matrix: counts of truth against prediction"
+            charts.append(chart(figures.confusion_matrix(metrics["confusion"]), alt, "Confusion"))
+        alt = "ROC curve: sensitivity over false positive rate"
+        charts.append(chart(figures.roc_curves(roc, areas), alt, "ROC, one class versus the rest"))
+        bins = metrics.get("calibration", {}).get("bins", [])
+        alt = "calibration: share correct over confidence"
+        charts.append(chart(figures.calibration_plot(bins), alt, "Calibration"))
+    else:
+        frame = content.predictions
+        for measure, words in (("dice", "Dice (0 to 1)"), ("hd95", "Hausdorff 95 (mm)")):
+            values = {
+                name: frame[f"{measure}_{name}"].dropna().to_numpy()
+                for name in content.json["labels"]
+                if f"{measure}_{name}" in frame and frame[f"{measure}_{name}"].notna().any()
+            }
+            uri = figures.score_distribution(values, unit_label=words)
+            caption = f"{words}: one dot a case; the lines are median and quartiles"
+            charts.append(chart(uri, f"distribution of {words} over cases", caption))
+    explained = (
+        "Intervals come from a bootstrap that draws patients, not images. The trivial answer is "
+        "what a model that looks at no image would score on the same cases. Failed cases count "
+        "as the worst answer."
+    )
+    body = section(
+        "scores",
+        "Scores",
+        tag("p", explained, class_="soft"),
+        score_table(metrics["scores"]),
+        tag("div", charts, class_="charts" if task == "classify" else None),
+    )
+    return "scores", "Scores", body
+
+
+def _worst(content: RunContent, cohort: Cohort, run: Path) -> tuple[str, str, Html]:
+    task = content.json["task"]
+    parts = cases_html(task, content.json["cases"], cohort, content.frame, run)
+    return "cases", "Worst cases", section("cases", "Worst cases first", *parts)
+
+
+def _groups(content: Json) -> tuple[str, str, Html] | None:
+    by = content["metrics"].get("by", [])
+    columns = list(dict.fromkeys(entry["column"] for entry in by))
+    if not columns:
+        return None
+    parts = [[tag("h3", f"By {name}"), group_table(by, name)] for name in columns]
+    return "groups", "Scanners", section("groups", "Per scanner and modality", *parts)
+
+
+def _cohort(content: Json) -> tuple[str, str, Html]:
+    parts = population_html(content["cohort"])
+    return "cohort", "Cohort", section("cohort", "Cohort", *parts)
+
+
+def _findings(content: Json, cohort: Cohort) -> Html:
+    count = sum(entry["count"] for entry in content["findings"])
+    intro = tag("p", f"{count} findings of {len(content['findings'])} kinds in the whole cohort.")
+    return section(
+        "findings",
+        "Findings in the data",
+        intro if count else None,
+        *findings_html(content["findings"], cohort),
+    )
+
+
+def _split(content: Json) -> tuple[str, str, Html] | None:
+    if not content["split_audit"] and not content["split_settings"]:
+        return None
+    body = section(
+        "split",
+        "Split",
+        tag("ul", [tag("li", line) for line in content["split_audit"]]),
+        pairs(flat(content["split_settings"])),
+    )
+    return "split", "Split", body
+
+
+def _training(content: RunContent) -> tuple[str, str, Html]:
+    facts = content.json["training"]
+    rows = [
+        ("steps done", facts["steps"]),
+        ("steps planned", facts["steps planned"]),
+        ("time of training", None if facts["seconds"] is None else _time(facts["seconds"])),
+        ("finished", "yes" if facts["finished"] else "no"),
+        *flat(content.json["measured"]),
+    ]
+    curves = chart(
+        figures.training_curves(content.log),
+        "training loss and validation scores over training steps",
+        "Validation scores are measured on whole images of the validation subset.",
+    )
+    body = section(
+        "training", "Training", curves, pairs([(n, v) for n, v in rows if v is not None])
+    )
+    return "training", "Training", body
+
+
+def _origin(content: Json) -> tuple[str, str, Html]:
+    names = ["report.html", "report.json", "metrics.json", "predictions.parquet"]
+    body = section(
+        "origin",
+        "How this was made",
+        tag("h3", "Command"),
+        tag("pre", content["command"]),
+        tag("h3", "Hashes"),
+        pairs([(n, tag("code", v)) for n, v in content["hashes"].items() if v is not None]),
+        tag("h3", "Versions"),
+        pairs(flat(content["versions"])),
+        tag(
+            "details",
+            tag("summary", "Every decision of the plan"),
+            pairs(flat(content["decisions"])),
+        ),
+        tag(
+            "p",
+            f"The same numbers as JSON: {', '.join(names[1:])} beside this page.",
+            class_="soft",
+        ),
+    )
+    return "origin", "Origin", body
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores in words, tables and tiles: always with interval, count and trivial baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vesalius.reporting.html import Html, table, tag
+from vesalius.types import Json
+
+# name -> (title, what it says, whether lower is better)
+SCORES: Mapping[str, tuple[str, str, bool]] = {
+    "accuracy": ("Accuracy", "share of cases given their class", False),
+    "balanced_accuracy": ("Balanced accuracy", "mean of the classes' recall", False),
+    "auc": ("AUC", "chance that a case of the class is ranked above one of the rest", False),
+    "average_precision": ("Average precision", "area under precision over recall", False),
+    "macro_f1": ("Macro F1", "mean over classes of the balance of precision and recall", False),
+    "recall": ("Recall", "share of the class's cases that were found", False),
+    "brier": ("Brier score", "squared distance of probabilities from the truth", True),
+    "nll": ("Log loss", "surprise at the truth", True),
+    "ece": ("Calibration error", "gap between confidence and share correct (ECE, 15 bins)", True),
+    "dice": ("Dice", "overlap: 1 is perfect, 0 none", False),
+    "iou": ("IoU", "shared over joint voxels", False),
+    "nsd": ("Surface Dice (NSD)", "share of the surface within tolerance", False),
+    "hd95": ("Hausdorff 95", "95th percentile of the distance between surfaces", True),
+    "volume_error": ("Volume error", "magnitude of the difference in volume", True),
+}
+_HEADLINES = {
+    "classify": ("auc", "balanced_accuracy", "accuracy", "ece"),
+    "segment": ("dice", "nsd", "hd95", "iou"),
+}
+
+
+def title(name: str) -> str:
+    """Return a score's name for people."""
+    return SCORES[name][0] if name in SCORES else name.replace("_", " ")
+
+
+def overall(scores: Sequence[Json], name: str) -> Json | None:
+    """Return the score `name` over all classes or structures."""
+    return next((s for s in scores if s["name"] == name and not s.get("label")), None)
+
+
+def headline_score(task: str, scores: Sequence[Json]) -> Json | None:
+    """Return the score that the headline speaks of: the first defined one of the task's list."""
+    found = [overall(scores, name) for name in _HEADLINES.get(task, ())]
+    return next((s for s in found if s and s["value"] is not None), None)
+
+
+def verdict(score: Json) -> str:
+    """Return how the interval stands to the trivial baseline."""
+    low, high, base = score.get("low"), score.get("high"), score.get("baseline")
+    if low is None or high is None or base is None:
+        return "not compared with the trivial answer"
+    if SCORES.get(score["name"], ("", "", False))[2]:
+        low, high, base = -high, -low, -base
+    if low > base:
+        return "better than the trivial answer"
+    return "worse than the trivial answer" if high < base else "no better than the trivial answer"
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """Return a value for reading: three decimals for ratios, two with a unit."""
+    if value is None:
+        return "–"
+    return f"{value:.2f} {unit}" if unit else f"{value:.3f}"
+
+
+def interval(score: Json) -> str:
+    """Return the interval for reading."""
+    if score.get("low") is None or score.get("high") is None:
+        return "–"
+    places = 2 if score.get("unit") else 3
+    return f"{score['low']:.{places}f} to {score['high']:.{places}f}"
+
+
+def exact(value: float | None, unit: str = "") -> Html:
+    """Return the number for reading with the exact one in `<data value>`."""
+    if value is None:
+        return Html("–")
+    return tag("data", number(value, unit), value=repr(float(value)))
+
+
+def score_table(scores: Sequence[Json], *, caption: str = "") -> Html:
+    """Return all scores with interval, picture, baseline and counts."""
+    rows = [
+        (
+            tag("span", title(s["name"]), title=SCORES.get(s["name"], ("", "", False))[1]),
+            s.get("label") or "all",
+            exact(s["value"], s.get("unit", "")),
+            interval(s),
+            _bar(s),
+            f"{number(s.get('baseline'), s.get('unit', ''))} ({s.get('baseline_name') or 'none'})",
+            f"{s['n']} / {s['n_patients']}",
+            tag("span", "; ".join(p for p in (s.get("method"), s.get("note")) if p), class_="note"),
+        )
+        for s in scores
+    ]
+    head = (
+        "score", "of", "value", "95 % interval", "", "trivial answer", "cases / patients", "remark",
+    )  # fmt: skip
+    return table(head, rows, numeric=(2, 3, 6), caption=caption)
+
+
+def tiles(task: str, scores: Sequence[Json]) -> Html:
+    """Return the leading scores as large numbers."""
+    found = [overall(scores, name) for name in _HEADLINES.get(task, ())]
+    return tag(
+        "div",
+        [
+            tag(
+                "div",
+                tag("p", title(s["name"]), class_="name"),
+                tag("p", exact(s["value"], s.get("unit", "")), class_="value"),
+                tag("p", f"95 % interval {interval(s)}", class_="note"),
+                tag(
+                    "p",
+                    f"{s.get('baseline_name')}: {number(s.get('baseline'), s.get('unit', ''))}",
+                    class_="note",
+                ),
+                class_="tile",
+            )
+            for s in found
+            if s
+        ],
+        class_="tiles",
+    )
+
+
+def group_table(groups: Sequence[Json], column: str) -> Html:
+    """Return the scores of each value of one column (`scanner`, `modality`)."""
+    entries = [g for g in groups if g["column"] == column]
+    names = [s["name"] for s in entries[0]["scores"]]
+    rows = []
+    for entry in entries:
+        scores = {s["name"]: s for s in entry["scores"]}
+        first = entry["scores"][0]
+        cells: list[Any] = [
+            entry["value"].replace("|", " · "),
+            f"{first['n']} / {first['n_patients']}",
+        ]
+        for name in names:
+            s = scores[name]
+            cells.append([exact(s["value"], s.get("unit", "")), f" ({interval(s)})"])
+        rows.append(cells)
+    head = [column, "cases / patients", *(f"{title(n)} (95 % interval)" for n in names)]
+    return table(head, rows, numeric=range(1, len(head)))
+
+
+def _bar(score: Json) -> Html:
+    """Return value, interval and baseline on a line from 0 to 1 (empty for other ranges)."""
+    value, low, high, base = (score.get(k) for k in ("value", "low", "high", "baseline"))
+    if score.get("unit") or value is None or not 0 <= value <= 1 or (base is not None and base > 1):
+        return Html("")
+    parts: list[Html] = [tag("rect", x=4, y=8, width=142, height=2, class_="track")]
+    if low is not None and high is not None:
+        x = 4 + 142 * max(low, 0)
+        width = max(142 * (min(high, 1) - max(low, 0)), 1)
+        parts.append(
+            tag("rect", x=f"{x:.1f}", y=6, width=f"{width:.1f}", height=6, fill="currentColor",
+                opacity=0.4)
+        )  # fmt: skip
+    if base is not None:
+        x = 4 + 142 * max(base, 0) - 1
+        parts.append(tag("rect", x=f"{x:.1f}", y=2, width=2, height=14, class_="base"))
+    parts.append(tag("circle", cx=f"{4 + 142 * value:.1f}", cy=9, r=4, fill="currentColor"))
+    words = f"value {number(value)} with its interval; the upright line is the trivial answer"
+    return tag("svg", *parts, class_="bar", viewBox="0 0 150 18", role="img", aria_label=words)
