@@ -5,11 +5,73 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
 
 from vesalius.errors import BudgetError
+from vesalius.training.loop import StepLoss, Validate
+from vesalius.types import Json
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 MARGIN = 0.9  # of the time left is planned; the rest is for what a probe cannot see
 VALIDATIONS = 10
+_SECONDS_AT_THE_END = 3.0  # scores, intervals, card
+
+
+def measure_steps(
+    model: nn.Module,
+    *,
+    step_loss: StepLoss,
+    validate: Validate,
+    fabric: Fabric,
+    deadline: float,
+    finals: float,
+    most: int,
+) -> Json:
+    """Return how many steps fit until `deadline`, measured on a model to be thrown away.
+
+    Args:
+        model: of the plan's shape; its weights are spoilt.
+        step_loss: as in `loop.fit`; drawing the batch is part of what is measured.
+        validate: as in `loop.fit`.
+        fabric: device and precision.
+        deadline: on the clock of `time.monotonic`.
+        finals: the work after training, in validations.
+        most: steps beyond which more are pointless.
+
+    Raises:
+        BudgetError: less than ten steps would fit.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+    wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
+
+    def probe(step: int) -> None:
+        wrapped.train()
+        fabric.backward(step_loss(wrapped, step))
+        wrapped_optimizer.step()
+        wrapped_optimizer.zero_grad(set_to_none=True)
+
+    per_step = seconds_per_call(probe)
+    wrapped.eval()
+    with torch.no_grad():
+        start = time.perf_counter()
+        validate(wrapped)
+        per_validation = time.perf_counter() - start
+    left = deadline - time.monotonic()
+    at_the_end = finals * per_validation + _SECONDS_AT_THE_END
+    steps = steps_within(
+        left, per_step=per_step, per_validation=per_validation, at_the_end=at_the_end, most=most
+    )
+    return {
+        "steps": steps,
+        "seconds_per_step": round(per_step, 4),
+        "seconds_per_validation": round(per_validation, 3),
+        "stop_after": round(max(1.0, left - at_the_end), 1),
+    }
 
 
 def seconds_per_call(call: Callable[[int], object], *, at_most: float = 10.0) -> float:

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vesalius train`: from a cohort to a run folder, within the minutes given, resumable."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vesalius.errors import UsageError
+from vesalius.types import Json, PathLike, Progress, Task
+
+if TYPE_CHECKING:
+    from vesalius.cohorts import Cohort
+    from vesalius.cohorts.splits import Split
+    from vesalius.tasks.cases import Cases
+    from vesalius.tasks.run import Run
+
+TASKS = ("classify", "segment")
+
+
+def train(
+    task: Task,
+    cohort: PathLike | Cohort,
+    *,
+    target: str | None = None,
+    case: str = "auto",
+    minutes: float = 10.0,
+    steps: int | None = None,
+    out: PathLike | None = None,
+    model: str = "auto",
+    where: str | None = None,
+    split: PathLike | None = None,
+    ungrouped_split: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+    command: str = "",
+) -> Run:
+    """Train a model and return its run.
+
+    The same call after an interruption finds the same run and does its remaining steps; after
+    the end it returns the finished run at once.
+
+    Args:
+        task: `classify` or `segment`.
+        cohort: a cohort or its folder.
+        target: the label to learn (classify); may be left out where there is only one.
+        case: what one label applies to: `auto`, `patient`, `study`, `series`, `image`.
+        minutes: wall minutes for everything; a probe turns them into steps, written in the plan.
+        steps: exact number of steps instead; only then are two machines' results comparable.
+        out: run folder; default `runs/<task>-<plan's hash>`.
+        model: a network's name, or `auto`.
+        where: SQL filter on the cohort's rows, for example `modality='CT'`.
+        split: a split file; default by patient and near-duplicate, official splits honored.
+        ungrouped_split: allow one patient on both sides (named in the audit).
+        seed: of split, weights, order and augmentation.
+        progress: called as `progress(stage, done, total)`.
+        command: the exact command, for the report; default this call.
+
+    Raises:
+        UsageError: a wrong argument.
+        CohortError: the cohort has no label, no mask or too few cases.
+        BudgetError: the minutes do not suffice for ten steps.
+        RunError: `out` holds another run.
+    """
+    started = time.monotonic()
+    from vesalius.cohorts import Cohort
+    from vesalius.reporting import write_card, write_report
+    from vesalius.tasks.run import find_run, start_run
+
+    _validate(task, minutes, steps, target)
+    opened = cohort if isinstance(cohort, Cohort) else Cohort.open(cohort)
+    chosen = opened.filter(where) if where else opened
+    cases = _cases(task, chosen, target, case)
+    named = target if task == "segment" or target else chosen.targets[0]
+    parted = _split(chosen, named, split, ungrouped_split, seed)
+    budget: Json = {"steps": steps} if steps is not None else {"minutes": minutes}
+    request: Json = {
+        "task": task,
+        "target": named,
+        "case": case,
+        "seed": seed,
+        "model": model,
+        "budget": budget,
+        "where": where or "",
+        "cohort": chosen.digest(),
+        "split": parted.digest(),
+    }
+    folder = Path(out) if out is not None else None
+    run = find_run(request, folder)
+    if run is not None and run.finished:
+        return run.note("this run was finished before; nothing was trained again")
+    if run is None:
+        plan: Json = {
+            "task": task,
+            "target": named,
+            "seed": seed,
+            "request": request,
+            **_plan(task, chosen, cases, parted.rows, model, budget),
+            "measured": {},
+            "command": command or _call(task, named, request),
+            "cohort": {
+                "digest": request["cohort"],
+                "version": chosen.version,
+                "license": chosen.license,
+                "where": where or "",
+            },
+            "split_digest": request["split"],
+            "audit": [*cases.audit, *parted.audit],
+        }
+        record = {"rows": parted.rows, "audit": parted.audit, "settings": parted.settings}
+        run = start_run(plan, folder, record)
+    run = _fit(task, run, chosen, cases, started, progress)
+    write_card(run.path)
+    write_report(run.path, chosen, split="val")
+    return run.measure(seconds=round(time.monotonic() - started, 1))
+
+
+def _validate(task: str, minutes: float, steps: int | None, target: str | None) -> None:
+    if task not in TASKS:
+        raise UsageError(f"task must be one of {', '.join(TASKS)}, got '{task}'")
+    if steps is not None and steps < 1:
+        raise UsageError(f"steps must be at least 1, got {steps}")
+    if steps is None and not 0 < minutes < 1e6:
+        raise UsageError(f"minutes must be positive, got {minutes}")
+    if task == "segment" and target is not None:
+        raise UsageError("target belongs to classify; segment learns the masks of the cohort")
+
+
+def _cases(task: str, cohort: Cohort, target: str | None, case: str) -> Cases:
+    from vesalius.tasks import cases
+
+    if task == "segment":
+        return cases.segmentation_cases(cohort)
+    return cases.classification_cases(cohort, target, case)
+
+
+def _split(
+    cohort: Cohort, target: str | None, path: PathLike | None, ungrouped: bool, seed: int
+) -> Split:
+    from vesalius.cohorts.splits import Split, make_split
+
+    if path is not None:
+        return Split.load(Path(path))
+    return make_split(cohort, target=target, seed=seed, ungrouped=ungrouped)
+
+
+def _plan(task: str, cohort: Cohort, cases: Cases, rows: Json, model: str, budget: Json) -> Json:
+    """Return `{"fingerprint", "decisions"}`, from training rows alone."""
+    train = cases.subset(rows, "train")
+    if task == "segment":
+        from vesalius.tasks.segment import plan as segmentation
+
+        found = segmentation.fingerprint(cohort, train)
+        return {
+            "fingerprint": found,
+            "decisions": segmentation.decide(found, model=model, budget=budget),
+        }
+    from vesalius.tasks.cases import class_order
+    from vesalius.tasks.classify import plan as classification
+
+    found = classification.fingerprint(train)
+    classes = class_order(case.truth for case in cases.cases)
+    return {
+        "fingerprint": found,
+        "decisions": classification.decide(
+            found, classes, model=model, budget=budget, case=cases.kind
+        ),
+    }
+
+
+def _fit(
+    task: str, run: Run, cohort: Cohort, cases: Cases, started: float, progress: Progress | None
+) -> Run:
+    if task == "segment":
+        from vesalius.tasks.segment.fit import train_run as train_segmenter
+
+        return train_segmenter(run, cohort, cases, started=started, progress=progress)
+    from vesalius.tasks.classify.fit import train_run as train_classifier
+
+    return train_classifier(run, cohort, cases, started=started, progress=progress)
+
+
+def _call(task: str, target: str | None, request: Json) -> str:
+    held = {"target": target, **{k: request[k] for k in ("case", "where", "model", "seed")}}
+    held |= request["budget"]
+    given = ", ".join(f"{name}={value!r}" for name, value in held.items() if value)
+    return f"vesalius.train({task!r}, cohort, {given})"

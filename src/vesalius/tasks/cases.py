@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cases: what one label applies to, as an unordered set of a cohort's rows."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from vesalius.errors import CohortError, UsageError, did_you_mean
+from vesalius.types import Json
+
+if TYPE_CHECKING:
+    from vesalius.cohorts import Cohort
+
+CASES = ("auto", "patient", "study", "series", "image")
+CaseKind = Literal["patient", "study", "series", "image"]
+_MOST_CLASSES = 100
+_COLUMNS = (
+    "key", "root", "files", "member", "format", "patient", "study", "series", "modality", "kind",
+    "scanner", "shape", "spacing", "calibrated", "mask_files", "mask_member", "mask_format",
+    "mask_names", "findings",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One case: its rows (sorted by key), its patient and, for classification, its label."""
+
+    key: str
+    rows: tuple[Json, ...]
+    patient: str
+    truth: str = ""
+
+    def value(self, column: str) -> str:
+        """Return what its rows share in `column`, several values joined by `+`."""
+        return "+".join(sorted({str(row[column]) for row in self.rows if row[column]}))
+
+
+@dataclass(frozen=True, slots=True)
+class Cases:
+    """All cases of a task, and what was left out."""
+
+    cases: tuple[Case, ...]
+    kind: CaseKind
+    audit: tuple[str, ...]
+    flawed: frozenset[str]  # keys of images with an error among their findings
+
+    def subset(self, rows: Mapping[str, str], name: str) -> list[Case]:
+        """Return the cases of one subset; training cases come without flawed images.
+
+        Args:
+            rows: image key -> subset.
+            name: `train`, `val` or `test`.
+
+        Raises:
+            CohortError: a case has images in several subsets.
+        """
+        out = []
+        for case in self.cases:
+            found = {rows[row["key"]] for row in case.rows if row["key"] in rows}
+            if len(found) > 1:
+                raise CohortError(
+                    f"case {case.key} has images in the subsets {', '.join(sorted(found))}; split "
+                    "by the same grouping as the cases, or choose a finer --case"
+                )
+            if found != {name}:
+                continue
+            if name == "train":
+                sound = tuple(row for row in case.rows if row["key"] not in self.flawed)
+                case = Case(case.key, sound, case.patient, case.truth)
+            if case.rows:
+                out.append(case)
+        return out
+
+
+def classification_cases(cohort: Cohort, target: str | None, kind: str = "auto") -> Cases:
+    """Return the labelled cases of a cohort.
+
+    Args:
+        cohort: of any images.
+        target: name of a label; may be None where the cohort has just one.
+        kind: what one label applies to. `auto`: the patient where every image of a patient
+            bears the same label and some patient has several; else likewise the study, the
+            series; else the image.
+
+    Raises:
+        UsageError: unknown target or case, or a target that is no class.
+        CohortError: fewer than two classes, or a case with contradicting labels.
+    """
+    column = _target_column(cohort, target)
+    if kind not in CASES:
+        raise UsageError(f"case must be one of {', '.join(CASES)}, got '{kind}'")
+    rows, audit = _usable(_rows(cohort, (*_COLUMNS, column)))
+    labelled = [(row, _class(row[column], column)) for row in rows if _known(row[column])]
+    if len(labelled) < len(rows):
+        audit.append(f"{len(rows) - len(labelled)} images bear no '{column[6:]}' and are left out")
+    level = _case_kind(labelled) if kind == "auto" else kind
+    groups: dict[str, list[tuple[Json, str]]] = defaultdict(list)
+    for row, label in labelled:
+        groups[_group(row, level)].append((row, label))
+    cases = []
+    for key, members in sorted(groups.items()):
+        labels = {label for _, label in members}
+        if len(labels) > 1:
+            raise CohortError(
+                f"the {level} {key} bears several labels ({', '.join(sorted(labels))}); choose a "
+                "finer --case, or correct the labels"
+            )
+        ordered = tuple(sorted((row for row, _ in members), key=lambda row: row["key"]))
+        cases.append(Case(key, ordered, ordered[0]["patient"] or key, labels.pop()))
+    found = Counter(case.truth for case in cases)
+    if not 2 <= len(found) <= _MOST_CLASSES:
+        raise CohortError(
+            f"the target '{column[6:]}' must have 2 to {_MOST_CLASSES} classes, got {len(found)}"
+        )
+    audit.insert(0, f"{len(cases)} cases (one label per {level}), {len(labelled)} images")
+    return Cases(tuple(cases), level, tuple(audit), _flawed(cohort))  # type: ignore[arg-type]  # checked above
+
+
+def segmentation_cases(cohort: Cohort) -> Cases:
+    """Return the images of a cohort that have a mask, one case each.
+
+    Raises:
+        CohortError: there is none.
+    """
+    rows, audit = _usable(_rows(cohort, _COLUMNS))
+    masked = [row for row in rows if row["mask_files"]]
+    if not masked:
+        raise CohortError(
+            f"none of the {len(rows)} images of the cohort has a mask; scan a folder that holds "
+            "masks beside the images (see the supported layouts), or train a classifier"
+        )
+    if len(masked) < len(rows):
+        audit.append(f"{len(rows) - len(masked)} images have no mask and are left out")
+    cases = [
+        Case(row["key"], (row,), row["patient"] or row["key"])
+        for row in sorted(masked, key=lambda row: str(row["key"]))
+    ]
+    audit.insert(0, f"{len(cases)} images with a mask")
+    return Cases(tuple(cases), "image", tuple(audit), _flawed(cohort))
+
+
+def class_order(names: Iterable[str]) -> list[str]:
+    """Return class names in order: by number where all are numbers, else by letters."""
+    distinct = sorted(set(names))
+    if all(_is_number(name) for name in distinct):
+        return sorted(distinct, key=float)
+    return distinct
+
+
+def external_cases(cases: Cases, rows: Mapping[str, str]) -> bool:
+    """Return whether no image of the cases is known to a split."""
+    return not any(row["key"] in rows for case in cases.cases for row in case.rows)
+
+
+def _rows(cohort: Cohort, columns: tuple[str, ...]) -> list[Json]:
+    rows: list[Json] = cohort.to_arrow(columns=list(columns)).to_pylist()
+    return rows
+
+
+def _usable(rows: list[Json]) -> tuple[list[Json], list[str]]:
+    kept = [row for row in rows if (row["kind"] or "image") == "image"]
+    left = Counter(row["kind"] for row in rows if (row["kind"] or "image") != "image")
+    return kept, [f"{count} x {kind} left out" for kind, count in sorted(left.items())]
+
+
+def _flawed(cohort: Cohort) -> frozenset[str]:
+    findings = cohort.findings()
+    errors = findings[findings["severity"] == "error"]
+    return frozenset(str(key) for key in errors["key"] if key)
+
+
+def _target_column(cohort: Cohort, target: str | None) -> str:
+    from vesalius.cohorts.schema import label_column
+
+    names = list(cohort.targets)
+    if target is None:
+        if len(names) == 1:
+            return label_column(names[0])
+        raise UsageError(
+            f"--target must name one label of the cohort: {', '.join(names) or 'it has none'}"
+        )
+    column = label_column(target.removeprefix("label_"))
+    if column not in [label_column(name) for name in names]:
+        raise UsageError(
+            f"the cohort has no label '{target}'; it has: {', '.join(names) or 'none'}."
+            f"{did_you_mean(target, names)}"
+        )
+    return column
+
+
+def _known(value: Any) -> bool:
+    return value is not None and value == value and str(value).strip() != ""
+
+
+def _class(value: Any, column: str) -> str:
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise UsageError(
+                f"the target '{column[6:]}' holds the number {value}: classes are text or whole "
+                "numbers"
+            )
+        value = int(value)
+    return str(value).strip()
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _group(row: Json, level: str) -> str:
+    return str(row["key"] if level == "image" else (row[level] or row["key"]))
+
+
+def _case_kind(labelled: list[tuple[Json, str]]) -> CaseKind:
+    levels: tuple[CaseKind, ...] = ("patient", "study", "series")
+    for level in levels:
+        labels: dict[str, set[str]] = defaultdict(set)
+        for row, label in labelled:
+            labels[_group(row, level)].add(label)
+        if len(labels) < len(labelled) and all(len(found) == 1 for found in labels.values()):
+            return level
+    return "image"
