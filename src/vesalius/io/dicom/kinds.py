@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a DICOM instance is: an image to learn from, or a localizer, capture, document, object.
+
+SOP classes after PS3.4 B.5 and PS3.6 table A-1; ImageType after PS3.3 C.7.6.1.1.2.
+"""
+
+from __future__ import annotations
+
+import re
+
+from vesalius.io.dicom.header import Header
+
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_BY_CLASS = {
+    "7": "secondary-capture",
+    "9": "waveform",
+    "11": "presentation",
+    "66": "raw",
+    "66.1": "registration",
+    "66.2": "registration",
+    "66.3": "registration",
+    "66.4": "segmentation",
+    "66.5": "segmentation",
+    "66.7": "segmentation",
+    "30": "parametric-map",
+    "67": "document",
+    "77.1.5.4": "image",
+    "88": "document",
+    "104": "document",
+    "481.2": "dose",
+    "481.3": "structure-set",
+    "481.4": "plan",
+    "481.5": "plan",
+    "481.6": "plan",
+    "481.7": "plan",
+    "481.8": "plan",
+    "481.9": "plan",
+    "4.2": "spectroscopy",
+}
+_DIRECTORY = "1.2.840.10008.1.3.10"
+_LOCALIZER = re.compile(
+    r"\b(locali[sz]ers?|loc|scout|surview|topogram|scanogram|survey|3[- ]?pl(ane)?)\b",
+    re.IGNORECASE,
+)
+# What `assemble` makes a volume of.
+IMAGES = frozenset({"image", "localizer", "secondary-capture", "dose", "parametric-map"})
+
+
+def kind_of(header: Header) -> str:
+    """Return `image`, `localizer`, `secondary-capture`, `mosaic`, `tiled`, `document`, ….
+
+    Tiled whole-slide images and Siemens mosaics hold pixels that are no plane of the patient, so
+    they are kinds of their own. `other` is anything without pixels that no name fits.
+    """
+    sop = header.sop_class or ""
+    if sop == _DIRECTORY:
+        return "directory"
+    if sop.startswith(_STORAGE):
+        parts = sop[len(_STORAGE) :].split(".")
+        for length in (4, 3, 2, 1):
+            kind = _BY_CLASS.get(".".join(parts[:length]))
+            if kind:
+                break
+        else:
+            kind = "image"
+    else:
+        kind = "image"
+    if kind in ("image", "secondary-capture"):
+        if not header.rows or not header.columns:
+            return "other"
+        kind = _refine(kind, header)
+    return kind
+
+
+def _refine(kind: str, header: Header) -> str:
+    types = {value.upper() for value in header.image_type or ()}
+    if header.tile_columns and header.tile_rows and (header.frames or 1) > 1:
+        return "tiled"
+    if "MOSAIC" in types:
+        return "mosaic"
+    if types & {"SCREEN SAVE", "DOSE_INFO", "DOSE REPORT"}:
+        return "secondary-capture"
+    if types & {"LOCALIZER", "SCOUT", "TOPOGRAM"}:
+        return "localizer"
+    if header.modality in ("CT", "MR", "PT") and any(
+        _LOCALIZER.search(words) for words in (header.series_description, header.protocol) if words
+    ):
+        return "localizer"
+    return kind

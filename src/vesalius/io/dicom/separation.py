@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Slices of one orientation told apart where positions repeat: contrast, time, duplicates.
+
+Contrast (echo, image type, b-value, …) makes stacks of their own; time (temporal position, trigger
+time, acquisition, …) makes time points of one stack; what nothing tells apart is a duplicate.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vesalius.io.dicom.placement import SAME_MM, normal_of
+from vesalius.io.dicom.slices import Slice
+
+# Time points may lie this far apart in their plane and still share a grid.
+_SAME_PLANE_MM = 0.1
+
+
+def _tail(s: Slice) -> Hashable:
+    return s.image_type[2:], s.component
+
+
+# What tells contrasts apart, in this order; each becomes a stack of its own.
+_CONTRASTS: tuple[tuple[str, Callable[[Slice], Any]], ...] = (
+    ("echo", lambda s: s.echo_time),
+    ("type", _tail),
+    ("b-value", lambda s: s.b_value),
+    ("inversion", lambda s: s.header.inversion_time),
+    ("repetition", lambda s: s.header.repetition_time),
+    ("kernel", lambda s: s.header.kernel),
+)
+# What tells time points apart, in this order.
+_TIMES: tuple[tuple[str, Callable[[Slice], Any]], ...] = (
+    ("temporal position", lambda s: s.temporal),
+    ("trigger time", lambda s: s.trigger_time),
+    ("acquisition", lambda s: s.acquisition),
+    ("time", lambda s: s.time),
+)
+
+
+class Separated(NamedTuple):
+    """One stack to be: its time points, each sorted along the normal, and what was left out."""
+
+    label: str
+    times: list[list[Slice]]
+    duplicates: list[Slice]
+
+
+def separate(members: list[Slice]) -> list[Separated]:
+    """Drop exact copies, then tell repeated positions apart by contrast and time."""
+    kept: list[Slice] = []
+    copies: list[Slice] = []
+    seen: set[Hashable] = set()
+    for s in members:
+        instance = s.header.sop_instance
+        marks = {(instance, s.frame)} if instance else set()
+        if s.header.sha256:
+            marks.add((s.header.sha256, s.frame))
+        (copies if marks & seen else kept).append(s)
+        seen |= marks
+    parts = _split(kept, "")
+    for copy in copies:  # booked with the part that holds their twin
+        twin = next(
+            (part for part in parts for time in part.times for s in time if same_spot(s, copy)),
+            parts[0],
+        )
+        twin.duplicates.append(copy)
+    return parts
+
+
+def _split(members: list[Slice], label: str) -> list[Separated]:
+    index = _positions(members)
+    count = max(index) + 1
+    repeats = Counter(index).values()
+    if max(repeats) == 1:
+        return [Separated(label, [_ordered(members, index)], [])]
+    for name, value in _CONTRASTS:
+        groups = _grouped(members, value)
+        if len(groups) > 1 and all(
+            2 * len(set(_of(group, members, index))) >= count for group in groups.values()
+        ):
+            return [
+                part
+                for key, group in groups.items()
+                for part in _split(group, f"{label} {name} {_text(key)}".strip())
+            ]
+    if min(repeats) == max(repeats):
+        times = list(_TIMES)
+        if max(repeats) > 2 or count == 1 or len({s.path for s in members}) == 1:
+            times.append(("number", lambda s: s.number))
+        for _, value in times:
+            ranked = _ranked(members, index, value)
+            if ranked:
+                return [Separated(label, ranked, [])]
+    else:
+        for name, value in _TIMES:
+            groups = _grouped(members, value)
+            if len(groups) > 1 and all(
+                2 <= len(group) == len(set(_of(group, members, index))) for group in groups.values()
+            ):
+                return [
+                    Separated(f"{label} {name} {_text(key)}".strip(), [_sorted(group)], [])
+                    for key, group in groups.items()
+                ]
+    kept: dict[int, Slice] = {}
+    copies: list[Slice] = []
+    shifted: list[Slice] = []
+    for s, rank in zip(members, index, strict=True):
+        twin = kept.setdefault(rank, s)
+        if twin is not s:
+            (copies if same_spot(s, twin) else shifted).append(s)
+    parts = [Separated(label, [[kept[n] for n in sorted(kept)]], copies)]
+    return parts + (_split(shifted, f"{label} shifted".strip()) if shifted else [])
+
+
+def same_spot(a: Slice, b: Slice) -> bool:
+    """Return whether two slices begin at one point."""
+    return bool(np.abs(np.subtract(a.position or (), b.position or ())).max() <= _SAME_PLANE_MM)
+
+
+def _positions(members: Sequence[Slice]) -> list[int]:
+    """Return for each slice the rank of its position along the normal; equal ones share it."""
+    normal = normal_of(members[0].orientation or ())
+    along = np.array([s.position for s in members]) @ normal
+    order = np.argsort(along, kind="stable")
+    ranks = np.concatenate([[0], np.cumsum(np.diff(along[order]) > SAME_MM)])
+    index = np.empty(len(members), int)
+    index[order] = ranks
+    return [int(n) for n in index]
+
+
+def _sorted(members: list[Slice]) -> list[Slice]:
+    return _ordered(members, _positions(members))
+
+
+def _ordered(members: list[Slice], index: list[int]) -> list[Slice]:
+    return [s for _, s in sorted(zip(index, members, strict=True), key=lambda pair: pair[0])]
+
+
+def _of(group: list[Slice], members: list[Slice], index: list[int]) -> list[int]:
+    wanted = {id(s) for s in group}
+    return [n for s, n in zip(members, index, strict=True) if id(s) in wanted]
+
+
+def _grouped(members: list[Slice], value: Callable[[Slice], Any]) -> dict[Any, list[Slice]]:
+    groups: dict[Any, list[Slice]] = defaultdict(list)
+    for s in members:
+        groups[value(s)].append(s)
+    return groups
+
+
+def _ranked(
+    members: list[Slice], index: list[int], value: Callable[[Slice], Any]
+) -> list[list[Slice]]:
+    """Return the time points when `value` tells all slices of each position apart, else []."""
+    at: dict[int, list[tuple[Any, Slice]]] = defaultdict(list)
+    for s, place_of in zip(members, index, strict=True):
+        at[place_of].append((value(s), s))
+    for there in at.values():
+        moments = [moment for moment, _ in there]
+        if None in moments or len(set(moments)) < len(moments):
+            return []
+        there.sort(key=lambda pair: pair[0])
+        spots = np.array([s.position for _, s in there])
+        if np.abs(spots - spots[0]).max() > _SAME_PLANE_MM:
+            return []
+    return [[at[n][t][1] for n in sorted(at)] for t in range(len(at[0]))]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(filter(None, (_text(part) for part in value)))
+    return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
