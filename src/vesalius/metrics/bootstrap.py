@@ -110,7 +110,7 @@ def estimate(
         tail = 50 * (1 - LEVEL)
         low, high = (float(bound) for bound in np.percentile(finite, [tail, 100 - tail]))
         if len(finite) < len(samples):
-            notes.append(f"undefined in {len(samples) - len(finite)} draws")
+            notes.append(f"draws in which it is undefined: {len(samples) - len(finite)}")
         if n_patients < FEW_PATIENTS:
             notes.append(f"only {n_patients} patients: the interval is rough")
     elif bounded and value in (0.0, 1.0):

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vesalius.files import write_text
-from vesalius.reporting.content import SUBSET_NAMES, flat, hashes, run_file
+from vesalius.reporting.content import SUBSET_NAMES, flat, hashes, label_names, run_file
 from vesalius.reporting.redact import shareable_command
 from vesalius.reporting.scores import interval, number, title
 from vesalius.types import Json, PathLike
@@ -20,7 +20,7 @@ def write_card(run: PathLike) -> Path:
     folder = Path(run)
     plan, metrics = run_file(folder, "plan.json"), run_file(folder, "metrics.json")
     data = plan.get("cohort", {})
-    labels = [str(name) for name in metrics.get("classes") or metrics.get("labels") or []]
+    labels = label_names(metrics)
     what = "classifies" if metrics["task"] == "classify" else "segments"
     aim = metrics.get("target") if metrics["task"] == "classify" else "structures"
     license_ = data.get("license") or "not stated"

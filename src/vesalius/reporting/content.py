@@ -14,7 +14,7 @@ from vesalius.reporting import scores as scoring
 from vesalius.reporting.cases import worst_cases
 from vesalius.reporting.findings import summarize
 from vesalius.reporting.population import describe, frame_of, notice
-from vesalius.reporting.redact import plain_evidence, shareable_command
+from vesalius.reporting.redact import plain_evidence, shareable_command, without_paths
 from vesalius.types import Json
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def gather(run: Path, cohort: Cohort, split: str) -> RunContent:
             "run `vesalius evaluate` with that split first"
         )
     task, target = metrics["task"], metrics.get("target")
-    labels = [str(name) for name in metrics.get("classes") or metrics.get("labels") or []]
+    labels = label_names(metrics)
     parquet = run / "predictions.parquet"
     if not parquet.is_file():
         raise RunError("the run has no predictions.parquet: run `vesalius evaluate` again")
@@ -82,7 +82,7 @@ def gather(run: Path, cohort: Cohort, split: str) -> RunContent:
         "metrics": splits[split],
         "cohort": population,
         "findings": summarize(cohort.findings()),
-        "split_audit": [str(line) for line in divided.get("audit", [])],
+        "split_audit": _audit(plan, divided),
         "split_settings": divided.get("settings", {}),
         "training": _training(plan, log),
         "cases": worst_cases(task, predictions, labels),
@@ -107,6 +107,12 @@ def run_file(run: Path, name: str) -> Json:
     return content
 
 
+def label_names(metrics: Json) -> list[str]:
+    """Return the names of a run's classes or structures."""
+    named = metrics.get("classes") or metrics.get("labels") or []
+    return [str(name) for name in (named.values() if isinstance(named, Mapping) else named)]
+
+
 def headline(task: str, metrics: Json, split: str) -> Json:
     """Return the sentence on top: what was measured, on whom, against what."""
     score = scoring.headline_score(task, metrics["scores"])
@@ -116,7 +122,7 @@ def headline(task: str, metrics: Json, split: str) -> Json:
     failed = metrics.get("n_failed", 0)
     failures = "No case failed."
     if failed:
-        failures = f"{failed} case{'s' if failed > 1 else ''} failed and count as wrong."
+        failures = f"Failed, and counted as wrong: {failed} of {metrics['n_cases']}."
     if score is None:
         return {"sentence": f"{who}, no score is defined. {failures}", "score": None, "verdict": ""}
     name, unit = scoring.title(score["name"]), score.get("unit", "")
@@ -124,7 +130,7 @@ def headline(task: str, metrics: Json, split: str) -> Json:
     sentence = (
         f"{who}, {name} is {scoring.number(score['value'], unit)} "
         f"(95 % interval {scoring.interval(score)}), against "
-        f"{scoring.number(score.get('baseline'), unit)} for {score.get('baseline_name')}: "
+        f"{scoring.number(score.get('baseline'), unit)} ({score.get('baseline_name')}): "
         f"{judged}. {failures}"
     )
     return {"sentence": sentence, "score": score, "verdict": judged}
@@ -153,6 +159,12 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             listed = ", ".join(map(str, part)) if isinstance(part, list) else str(part)
             rows.append((f"{prefix}{name}".replace("_", " "), listed))
     return rows
+
+
+def _audit(plan: Json, divided: Json) -> list[str]:
+    """Return what was grouped, left out and decided, each line once."""
+    lines = [*divided.get("audit", []), *plan.get("audit", [])]
+    return list(dict.fromkeys(without_paths(str(line)) for line in lines))
 
 
 def _title(task: str, target: str | None, labels: list[str]) -> str:

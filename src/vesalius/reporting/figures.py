@@ -62,7 +62,7 @@ def confusion_matrix(confusion: Json) -> str:
         counts = np.column_stack([counts, failed])
         across.append("failed")
     size = min(7.0, max(3.2, 1.5 + 0.62 * len(names)))
-    figure = _figure(size + 0.7, size)
+    figure = _figure(size + 0.9, min(size, 1.3 + 0.72 * len(names)))
     axis = figure.subplots()
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     picture = axis.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="equal")
@@ -75,7 +75,7 @@ def confusion_matrix(confusion: Json) -> str:
     axis.set_yticks(range(len(names)), names)
     axis.set(xlabel="predicted", ylabel="truth")
     axis.grid(visible=False)
-    figure.colorbar(picture, label="share of the true class", shrink=0.8)
+    figure.colorbar(picture, label="share of the true class", shrink=0.9)
     return _svg(figure)
 
 
@@ -107,7 +107,9 @@ def calibration_plot(bins: Sequence[Json]) -> str | None:
     x, y, n = (np.array([b[name] for b in bins], float) for name in ("confidence", "accuracy", "n"))
     top.plot([0, 1], [0, 1], color="#888888", lw=1, ls="--", label="perfectly calibrated")
     top.plot(x, y, color=COLORS[0], lw=1.2)
-    top.scatter(x, y, s=18 + 120 * n / n.max(), color=COLORS[0], zorder=3, label="this model")
+    top.scatter(
+        x, y, s=18 + 120 * n / n.max(), color=COLORS[0], zorder=3, clip_on=False, label="this model"
+    )
     top.set(ylabel="share correct", ylim=(-0.03, 1.03), xlim=(-0.02, 1.02))
     top.legend(loc="upper left")
     below.bar(x, n, width=0.045, color=COLORS[5])

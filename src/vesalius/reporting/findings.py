@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from vesalius.cohorts.quality import FINDINGS
+from vesalius.cohorts.quality.findings import FINDINGS
 from vesalius.reporting.html import Html, tag
 from vesalius.reporting.pictures import picture, rows_of
 from vesalius.reporting.redact import plain_evidence, without_paths
@@ -29,14 +29,15 @@ def summarize(findings: pd.DataFrame) -> list[Json]:
     """
     entries = []
     for (name, severity), group in findings.groupby(["name", "severity"], sort=False):
-        _, what, way_out = FINDINGS.get(name, (severity, "", ""))
+        kind = FINDINGS.get(name)
+        what, way_out = (kind.what, kind.way_out) if kind else ("", "")
         examples = []
         seen: set[str] = set()
         for row in group.itertuples(index=False):
             if row.key and row.key in seen:
                 continue
             seen.add(row.key)
-            examples.append(_example(row))
+            examples.append(_example(row, way_out))
             if len(examples) == _EXAMPLES:
                 break
         keys = group["key"].replace("", None)
@@ -74,14 +75,19 @@ def _box(entry: Json, cohort: Cohort, rows: dict[str, dict[str, Any]]) -> Html:
         for example in entry["examples"][:_PICTURES]
         if example["key"] in rows
     ]
-    images = f" in {entry['images']} image{'s'[: entry['images'] != 1]}" if entry["images"] else ""
+    where = f" in {_count(entry['images'], 'image')}" if entry["images"] else ""
     return tag(
         "div",
         tag(
             "div",
             tag("h3", badge(entry["severity"]), entry["name"], " "),
-            tag("p", f"{entry['count']} time{'s'[: entry['count'] != 1]}{images}. {entry['what']}"),
-            tag("p", tag("strong", "Way out: "), entry["way_out"]) if entry["way_out"] else None,
+            tag(
+                "p",
+                f"{_count(entry['count'], 'time')}{where}. {_sentence(entry['what'])}",
+            ),
+            tag("p", tag("strong", "Way out: "), _sentence(entry["way_out"]))
+            if entry["way_out"]
+            else None,
             tag("ul", [_line(example) for example in entry["examples"]]),
         ),
         tag("div", figures, class_="pictures") if figures else None,
@@ -89,9 +95,17 @@ def _box(entry: Json, cohort: Cohort, rows: dict[str, dict[str, Any]]) -> Html:
     )
 
 
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}." if words else ""
+
+
 def _line(example: Json) -> Html:
     evidence = ", ".join(f"{name} {value}" for name, value in example["evidence"].items())
-    where = f", slice {example['slice'] + 1}" if example["slice"] is not None else ""
+    where = f", slice {example['slice']}" if example["slice"] is not None else ""
     return tag(
         "li",
         tag("span", example["key"] or "a file without row", class_="key"),
@@ -100,12 +114,12 @@ def _line(example: Json) -> Html:
     )
 
 
-def _example(row: Any) -> Json:
+def _example(row: Any, way_out: str) -> Json:
     paths = [row.file, *row.file.split("|")] if row.file else []
     evidence = json.loads(row.evidence) if isinstance(row.evidence, str) and row.evidence else {}
     return {
         "key": row.key or "",
         "slice": None if row.slice is None or row.slice != row.slice else int(row.slice),
-        "message": without_paths(row.message, paths),
+        "message": without_paths(row.message.removesuffix(f"; {way_out}"), paths),
         "evidence": plain_evidence(evidence, paths),
     }

@@ -39,7 +39,7 @@ def picture(cohort: Cohort, row: dict[str, Any], k: int | None = None) -> Html:
         uri = slice_picture(volume, place)
     except DataError as error:
         return _no_picture(error)
-    where = f"slice {place + 1} of {volume.shape[2]}" if volume.shape[2] > 1 else ""
+    where = f"slice {place} (0 to {volume.shape[2] - 1})" if volume.shape[2] > 1 else ""
     words = " · ".join(part for part in (str(row.get("modality") or ""), where) if part)
     alt = f"image {row['key']} {words}".strip()
     return tag("figure", image(uri, alt), tag("figcaption", words) if words else None)
@@ -60,7 +60,7 @@ def overlay(cohort: Cohort, row: dict[str, Any], predicted: Path | None) -> Html
         uri = slice_picture(volume, k, truth=truth, prediction=found)
     except DataError as error:
         return _no_picture(error)
-    where = f"slice {k + 1} of {volume.shape[2]}" if volume.shape[2] > 1 else "2D image"
+    where = f"slice {k} (0 to {volume.shape[2] - 1})" if volume.shape[2] > 1 else "2D image"
     alt = f"image {row['key']}, {where}, contours of truth and prediction"
     return tag("figure", image(uri, alt), tag("figcaption", where))
 

@@ -113,7 +113,12 @@ def population_html(population: Json) -> list[Html]:
             rows.append([name, part["patients"], part["images"], *shares])
         head = ["subset", "patients", "images", *labels]
         parts.append(
-            table(head, rows, numeric=range(1, len(head)), caption="Label balance in each subset")
+            table(
+                head,
+                rows,
+                numeric=range(1, len(head)),
+                caption="Label balance in each subset" if labels else "Subsets",
+            )
         )
     tables = []
     for column in _BY:

@@ -83,7 +83,15 @@ def exact(value: float | None, unit: str = "") -> Html:
 
 
 def score_table(scores: Sequence[Json], *, caption: str = "") -> Html:
-    """Return all scores with interval, picture, baseline and counts."""
+    """Return all scores with interval, picture, baseline and counts.
+
+    What holds for every score (how its interval was made, remarks) stands once, in the caption.
+    """
+    remarks = [_remarks(s) for s in scores]
+    common = [part for part in remarks[0] if all(part in other for other in remarks)]
+    caption = ". ".join(
+        p for p in (caption, f"Intervals: {'; '.join(common)}" if common else "") if p
+    )
     rows = [
         (
             tag("span", title(s["name"]), title=SCORES.get(s["name"], ("", "", False))[1]),
@@ -91,11 +99,11 @@ def score_table(scores: Sequence[Json], *, caption: str = "") -> Html:
             exact(s["value"], s.get("unit", "")),
             interval(s),
             _bar(s),
-            f"{number(s.get('baseline'), s.get('unit', ''))} ({s.get('baseline_name') or 'none'})",
+            _baseline(s),
             f"{s['n']} / {s['n_patients']}",
-            tag("span", "; ".join(p for p in (s.get("method"), s.get("note")) if p), class_="note"),
+            tag("span", "; ".join(p for p in parts if p not in common), class_="note"),
         )
-        for s in scores
+        for s, parts in zip(scores, remarks, strict=True)
     ]
     head = (
         "score", "of", "value", "95 % interval", "", "trivial answer", "cases / patients", "remark",
@@ -116,7 +124,7 @@ def tiles(task: str, scores: Sequence[Json]) -> Html:
                 tag("p", f"95 % interval {interval(s)}", class_="note"),
                 tag(
                     "p",
-                    f"{s.get('baseline_name')}: {number(s.get('baseline'), s.get('unit', ''))}",
+                    f"{_baseline(s)} is trivial",
                     class_="note",
                 ),
                 class_="tile",
@@ -142,10 +150,20 @@ def group_table(groups: Sequence[Json], column: str) -> Html:
         ]
         for name in names:
             s = scores[name]
-            cells.append([exact(s["value"], s.get("unit", "")), f" ({interval(s)})"])
+            shown = "" if s.get("low") is None else f" ({interval(s)})"
+            cells.append([exact(s["value"], s.get("unit", "")), shown])
         rows.append(cells)
     head = [column, "cases / patients", *(f"{title(n)} (95 % interval)" for n in names)]
     return table(head, rows, numeric=range(1, len(head)))
+
+
+def _baseline(score: Json) -> str:
+    value = number(score.get("baseline"), score.get("unit", ""))
+    return f"{value} ({score.get('baseline_name') or 'none'})"
+
+
+def _remarks(score: Json) -> list[str]:
+    return [part for part in (score.get("method"), *score.get("note", "").split("; ")) if part]
 
 
 def _bar(score: Json) -> Html:
