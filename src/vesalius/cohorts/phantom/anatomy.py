@@ -22,6 +22,7 @@ STRUCTURES: dict[int, tuple[str, tuple[Tissue, ...]]] = {
     4: ("spine", (Tissue.VERTEBRA, Tissue.VERTEBRA_SHELL, Tissue.DISC)),
     5: ("lesion", (Tissue.CYST, Tissue.TUMOR)),
 }
+STRUCTURE_NAMES = tuple(name for name, _ in STRUCTURES.values())
 LABEL_OF_TISSUE: Array = np.zeros(len(Tissue), np.uint8)
 for _value, (_name, _tissues) in STRUCTURES.items():
     LABEL_OF_TISSUE[list(_tissues)] = _value
@@ -87,7 +88,8 @@ class Blob:
         for row, radius in zip(self.rotation, self.radii, strict=True):
             a, b, c = (row / radius).astype(np.float32)
             square = square + (a * dx + b * dy + c * dz) ** 2
-        return np.sqrt(square) / (1 + self.surface(x, y, z))
+        relative: Array = np.sqrt(square) / (1 + self.surface(x, y, z))
+        return relative
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +121,37 @@ class Anatomy:
 
     def tissues(self, affine: Affine, shape: Shape3, *, couch: bool = False) -> Array:
         """Return the `Tissue` at each voxel center of a grid, uint8 `(i, j, k)`."""
-        x, y, z = _world(affine, shape)
-        return self.tissues_at(x, y, z, affine=affine, couch=couch)
+        out = np.zeros(shape, np.uint8)
+        box = self._around_body(affine, shape)
+        part = affine.copy()
+        part[:3, 3] += affine[:3, :3] @ [each.start for each in box]
+        x, y, z = _world(part, out[box].shape)
+        out[box] = self.tissues_at(x, y, z, affine=part)
+        if couch:
+            x, y, z = _world(affine, shape)
+            below = y + np.float32(1.12 * self.half_depth * self.scale[1])
+            curved = below - (x / 260) ** 2 * 60
+            plate = (curved < 0) & (curved > -9) & (np.abs(x) < 190)
+            out[plate & (out == Tissue.AIR)] = Tissue.COUCH
+        return out
 
-    def tissues_at(
-        self, x: Array, y: Array, z: Array, *, affine: Affine | None = None, couch: bool = False
-    ) -> Array:
+    def _around_body(self, affine: Affine, shape: Shape3) -> tuple[slice, slice, slice]:
+        """Return the part of a grid outside of which there is only air."""
+        half = np.array([self.half_width, self.half_depth]) * self.scale[:2] + 8
+        ends = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1)
+        heights = (affine[:3, :3] @ ends + affine[:3, 3:])[2]
+        corners = np.array(
+            np.meshgrid([-half[0], half[0]], [-half[1], half[1]], [heights.min(), heights.max()])
+        ).reshape(3, -1)
+        inverse = np.linalg.inv(affine)
+        index = inverse[:3, :3] @ corners + inverse[:3, 3:]
+        i, j, k = (
+            slice(max(0, int(low)), max(1, min(n, int(high) + 2)))
+            for low, high, n in zip(index.min(axis=1), index.max(axis=1), shape, strict=True)
+        )
+        return i, j, k
+
+    def tissues_at(self, x: Array, y: Array, z: Array, *, affine: Affine | None = None) -> Array:
         """Return the `Tissue` at points; `affine` tells that they form a grid, to save time."""
         world = (x, y, z)
         x, y, z = (
@@ -132,7 +159,9 @@ class Anatomy:
             / np.float32(s)
             for p, wave, s in zip(world, self.bend, self.scale, strict=True)
         )
-        inverse: Affine | None = None if affine is None else np.linalg.inv(affine).astype(np.float64)
+        inverse: Affine | None = (
+            None if affine is None else np.linalg.inv(affine).astype(np.float64)
+        )
         out = np.zeros(x.shape, np.uint8)
 
         waist = 1 - 0.05 * np.exp(-(((z + 60) / 60) ** 2))
@@ -162,15 +191,14 @@ class Anatomy:
         def paint_hollow(blob: Blob, content: Tissue, gas: bool) -> None:
             shape, box = window(blob)
             level = shape.level(x[box], y[box], z[box])
-            out[box][level < 1] = Tissue.BOWEL
-            lumen = level < 0.8
+            out[box][(level < 1) & cavity[box]] = Tissue.BOWEL
+            lumen = (level < 0.8) & cavity[box]
             out[box][lumen] = content
             if gas:  # rises to the front of a supine patient
                 out[box][lumen & (y[box] > shape.center[1] + 0.15 * shape.radii[1])] = Tissue.GAS
 
         for loop, gas in self.bowel:
             paint_hollow(loop, Tissue.BOWEL, gas)
-            out[~cavity & (out >= Tissue.BOWEL) & (out <= Tissue.GAS)] = Tissue.MUSCLE
         for side in ("right lung", "left lung"):
             paint(side, Tissue.LUNG, only=depth > self.fat_mm + 0.75 * self.wall_mm)
         paint("heart", Tissue.HEART)
@@ -189,11 +217,6 @@ class Anatomy:
         self._paint_liver_vessels(out, x, y, z, inverse)
         self._paint_spine(out, x, y, z, inside)
         self._paint_lesions(out, world, inverse)
-        if couch:
-            below = world[1] - np.float32(-1.12 * self.half_depth * self.scale[1])
-            curve = (world[0] / 260) ** 2 * 60
-            plate = (below - curve < 0) & (below - curve > -9) & (np.abs(world[0]) < 190)
-            out[plate & (out == Tissue.AIR)] = Tissue.COUCH
         return out
 
     def _window(
@@ -203,7 +226,7 @@ class Anatomy:
         if inverse is None:
             return (slice(None),) * len(shape)
         center = np.append(np.asarray(blob.center) * self.scale, 1)
-        reach = max(blob.radii) * max(self.scale) * grow * 1.25 + 12
+        reach = max(blob.radii) * max(self.scale) * grow * 1.12 + 8
         middle = (inverse @ center)[:3]
         half = np.linalg.norm(inverse[:3, :3], axis=1) * reach
         return tuple(
@@ -412,7 +435,8 @@ def _rotation(degrees: Array) -> Array:
     about_x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
     about_y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
     about_z = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
-    return about_z @ about_y @ about_x
+    rotation: Array = about_z @ about_y @ about_x
+    return rotation
 
 
 def _triple(values: Array) -> tuple[float, float, float]:

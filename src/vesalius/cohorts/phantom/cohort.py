@@ -26,7 +26,7 @@ from vesalius.cohorts.phantom.dicom_writer import (
     uid,
     write_series,
 )
-from vesalius.cohorts.phantom.exam import Exam, Patient, examine
+from vesalius.cohorts.phantom.exam import NO_XRAY, Exam, Patient, examine
 from vesalius.errors import UsageError
 from vesalius.files import write_json, write_text
 from vesalius.types import Json, PathLike
@@ -227,12 +227,14 @@ def _segmentation(seed: int, exam: Exam, ct: Series, finding: str) -> Series:
     names = tuple(exam.mask.names.values())
     if finding == "empty-mask":
         return make_segmentation(seed, exam.patient, headers, mask * 0, structures=names[:1])
-    if finding == "unknown-label":
+    if finding == "unknown-label-value":
         mask = mask.copy()
         i, j, k = (n // 2 for n in mask.shape)
         mask[i - 3 : i + 3, j + 8 : j + 12, k - 2 : k + 2] = len(names) + 1
         names = (*names, "implant")
     made = make_segmentation(seed, exam.patient, headers, mask, structures=names)
+    if finding == "unknown-label-value":  # the frames stay, their description is lost
+        del made.instances[0].header.SegmentSequence[-1]
     if finding == "mask-off-grid":
         _move_off_grid(made.instances[0].header)
     return made
@@ -256,7 +258,7 @@ def _copy_xray(
     other = next(
         n % patients
         for n in range(patient.index + 1, patient.index + patients)
-        if n % patients % 8 != 2
+        if n % patients % 8 != NO_XRAY
     )
     (source,) = make_series(seed, examine(seed, other, ("DX",)))
     (instance,) = source.instances
@@ -267,7 +269,7 @@ def _copy_xray(
     key = (seed, patient.index, finding)
     header.SeriesInstanceUID, header.SOPInstanceUID = uid(*key, "series"), uid(*key, "instance")
     header.SeriesNumber = 30
-    if finding == "near-duplicate":
+    if finding == "near-duplicate-across-patients":
         noisy = pixels * 1.04 + rng.normal(0, 5, pixels.shape)
         pixels = np.rint(noisy).clip(0, 2**header.BitsStored - 1).astype(pixels.dtype)
     folder = f"{opaque(seed, patient.index)}/{opaque(*key)}"

@@ -14,12 +14,10 @@ import numpy as np
 from scipy import ndimage
 
 from vesalius.cohorts.phantom.dicom_writer import Instance, Series, uid
+from vesalius.cohorts.phantom.exam import COMPLETE, assignment
 from vesalius.cohorts.phantom.scanners import EXPLICIT
 from vesalius.errors import UsageError
 from vesalius.types import Array
-
-# images that a patient lacks, by index modulo 8 (see `exam.examine`)
-_COMPLETE = frozenset(range(8)) - {2, 5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +31,7 @@ class Kind:
         note: what was done, for people.
         spoil: called with the series and a random generator; absent for "SEG" and "COPY".
         keeps_grid: whether the mask of a spoiled CT still fits it.
+        sites: hospitals whose scanners can show it (a coronal image has no air above and below).
     """
 
     finding: str
@@ -40,6 +39,7 @@ class Kind:
     note: str
     spoil: Callable[[Series, np.random.Generator], None] | None = None
     keeps_grid: bool = True
+    sites: str = "ABC"
 
 
 def plan(seed: int, patients: int, kinds: Iterable[Kind]) -> dict[int, list[Kind]]:
@@ -49,12 +49,16 @@ def plan(seed: int, patients: int, kinds: Iterable[Kind]) -> dict[int, list[Kind
         UsageError: too few patients with all images to hold every defect.
     """
     rng = np.random.default_rng([seed, 1_000_003])
-    order = [int(n) for n in rng.permutation(patients) if int(n) % 8 in _COMPLETE]
+    order = [int(n) for n in rng.permutation(patients) if int(n) % 8 in COMPLETE]
     taken: dict[int, set[str]] = {}
     chosen: dict[int, list[Kind]] = {}
     for kind in kinds:
         slot = {"SEG": "CT", "COPY": "COPY"}.get(kind.series, kind.series)
-        free = [n for n in order if slot not in taken.get(n, ())]
+        free = [
+            n
+            for n in order
+            if slot not in taken.get(n, ()) and assignment(seed, n)[1] in kind.sites
+        ]
         if not free:
             raise UsageError(
                 f"patients={patients} are too few to hold all injected defects: "
@@ -100,10 +104,10 @@ def _truncated(series: Series, rng: np.random.Generator) -> None:
     victim.cut = 2 * int(_stored(victim).size * 0.4)
 
 
-def _uneven_slope(series: Series, _: np.random.Generator) -> None:
+def _uneven_slope(series: Series, rng: np.random.Generator) -> None:
     ordered = _sorted(series)
-    for instance in ordered[len(ordered) // 2 :]:
-        instance.header.RescaleSlope = f"{2 * float(instance.header.RescaleSlope):g}"
+    header = ordered[int(rng.integers(8, len(ordered) - 8))].header
+    header.RescaleSlope = f"{2 * float(header.RescaleSlope):g}"
 
 
 def _not_hounsfield(series: Series, _: np.random.Generator) -> None:
@@ -127,13 +131,12 @@ def _gantry_tilt(series: Series, _: np.random.Generator) -> None:
 
 
 def _contradict(series: Series, _: np.random.Generator) -> None:
-    """Turn the stated row direction of every second half: one series, two orientations."""
-    ordered = _sorted(series)
-    for instance in ordered[len(ordered) // 2 :]:
-        turned = _floats(instance.header.ImageOrientationPatient)
-        instance.header.ImageOrientationPatient = [
-            round(float(value), 6) + 0.0 for value in np.r_[-turned[:3], turned[3:]]
-        ]
+    """State slices that lie across the axis along which their positions advance."""
+    for instance in series.instances:
+        header = instance.header
+        axes = _floats(header.ImageOrientationPatient)
+        normal = np.cross(axes[:3], axes[3:])
+        header.ImageOrientationPatient = [round(float(v), 6) + 0.0 for v in (*axes[:3], *-normal)]
 
 
 def _two_patients(series: Series, _: np.random.Generator) -> None:
@@ -198,11 +201,14 @@ def _burn_in(series: Series, _: np.random.Generator) -> None:
         canvas = Image.new("L", (stored.shape[1], stored.shape[0]), 0)
         draw = ImageDraw.Draw(canvas)
         draw.fontmode = "1"
+        draw.rectangle((0, 0, 100, 27), fill=1)
         draw.text((4, 2), "PHANTOM^BURNED", fill=255)
         draw.text((4, 14), "01.02.1970 M", fill=255)
-        bright = 0 if instance.header.PhotometricInterpretation == "MONOCHROME1" else 1
-        top = bright * (2 ** int(instance.header.BitsStored) - 1)
-        stored[np.asarray(canvas) > 0] = top
+        dark, bright = int(stored.min()), int(stored.max())
+        if instance.header.PhotometricInterpretation == "MONOCHROME1":
+            dark, bright = bright, dark
+        drawn = np.asarray(canvas)
+        stored[drawn == 1], stored[drawn == 255] = dark, bright
         instance.pixels = stored
 
 
@@ -215,30 +221,48 @@ def _shrink(series: Series, _: np.random.Generator) -> None:
 
 
 KINDS: tuple[Kind, ...] = (
-    Kind("missing-slice", "CT", "one inner slice removed", _missing_slice, False),
+    Kind("missing-slices", "CT", "one inner slice removed", _missing_slice, False),
     Kind("uneven-spacing", "CT", "upper half 1.45 times as far apart", _uneven_spacing, False),
-    Kind("uneven-slope", "CT", "rescale slope doubled in the upper half", _uneven_slope),
-    Kind("non-hu-ct", "CT", "stored with an offset of 1024 that no header states", _not_hounsfield),
+    Kind("uneven-slope", "CT", "rescale slope doubled in one slice", _uneven_slope),
+    Kind(
+        "not-hounsfield",
+        "CT",
+        "stored with an offset of 1024 that no header states",
+        _not_hounsfield,
+    ),
     Kind("gantry-tilt", "CT", "slices tilted by 14 degrees, table straight", _gantry_tilt, False),
     Kind("mask-off-grid", "SEG", "segmentation moved by half a voxel and rescaled"),
     Kind("empty-mask", "SEG", "segmentation without a single voxel"),
-    Kind("unknown-label", "SEG", "a sixth segment, 'implant', that no other mask has"),
-    Kind("duplicate-slice", "T1", "one slice stored twice", _duplicate_slice),
+    Kind("unknown-label-value", "SEG", "a sixth segment, 'implant', that no other mask has"),
+    Kind("duplicate-slices", "T1", "one slice stored twice", _duplicate_slice),
     Kind(
-        "orientation-contradiction", "T1", "row direction reversed in half the slices", _contradict
+        "orientation-contradiction",
+        "T1",
+        "orientation turned by 90 degrees, positions kept",
+        _contradict,
     ),
     Kind("strong-bias-field", "T1", "multiplied by exp(+-1.6) from side to side", _bias),
-    Kind("ghosting", "T1", "copies at 1/2 and 1/4 field of view along the rows", _ghost),
+    Kind(
+        "ghosting-suspected",
+        "T1",
+        "copies at 1/2 and 1/4 field of view along the rows",
+        _ghost,
+        sites="AC",
+    ),
     Kind("truncated-pixel-data", "T2", "one file cut by 40 % of its pixels", _truncated),
-    Kind("two-patients-in-series", "T2", "seven slices under another patient ID", _two_patients),
+    Kind("two-patients", "T2", "seven slices under another patient ID", _two_patients),
     Kind("constant-image", "T2", "every voxel 120", _constant),
     Kind("extreme-noise", "T2", "Rician noise as large as the signal", _noisy),
     Kind("clipping", "DX", "stretched until 35 % saturate at either end", _clip),
     Kind("inverted-photometric", "DX", "the other photometric interpretation stated", _invert),
-    Kind("burned-in-text", "DX", "name and date written into the pixels", _burn_in),
+    Kind("burned-in-text-suspected", "DX", "name and date written into the pixels", _burn_in),
     Kind("tiny-image", "DX", "shrunk to 12 x 12", _shrink),
     Kind("exact-duplicate", "COPY", "another patient's X-ray, pixel by pixel"),
-    Kind("near-duplicate", "COPY", "another patient's X-ray, 4 % brighter and noisier"),
+    Kind(
+        "near-duplicate-across-patients",
+        "COPY",
+        "another patient's X-ray, 4 % brighter and noisier",
+    ),
 )
 
 

@@ -12,20 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import rle
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from vesalius.cohorts.phantom.anatomy import STRUCTURES
+from vesalius.cohorts.phantom.anatomy import STRUCTURE_NAMES
 from vesalius.cohorts.phantom.exam import Exam, Image, Patient
-from vesalius.cohorts.phantom.scanners import DEFLATED, EXPLICIT, JPEG_LS, RLE, SITES
+from vesalius.cohorts.phantom.scanners import EXPLICIT, JPEG_LS, RLE, SITES
 from vesalius.geometry import LPS_TO_RAS
 from vesalius.types import Array
 
 SIMULATED = "SIMULATED IMAGE. NOT A PATIENT. NOT FOR DIAGNOSTIC USE."
 _IMPLEMENTATION = UID("2.25.262016712487234172351239184753098765431")
 _SEG_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.4")
-_ENCODERS = {RLE: "pydicom", JPEG_LS: "pyjpegls"}
 
 # structure -> (category, type), SNOMED CT codes of DICOM PS3.16 CID 7150, 4030, 6202
 _ANATOMY = ("123037004", "Anatomical Structure")
@@ -255,7 +256,7 @@ def make_segmentation(
     images: list[Dataset],
     mask: Array,
     *,
-    structures: tuple[str, ...] = tuple(name for name, _ in STRUCTURES.values()),
+    structures: tuple[str, ...] = STRUCTURE_NAMES,
 ) -> Series:
     """Return a BINARY DICOM SEG of `mask` `(i, j, k)` that refers to the image headers, in order.
 
@@ -306,6 +307,8 @@ def make_segmentation(
     first = images[0]
     header.SeriesDate = header.ContentDate = header.InstanceCreationDate = first.StudyDate
     header.SeriesTime = header.ContentTime = header.InstanceCreationTime = "130000"
+    for item in header.get("ContributingEquipmentSequence", ()):
+        item.ContributionDateTime = f"{first.StudyDate}130000"
     dimensions = uid(*key, "dimensions")
     for item in (*header.DimensionOrganizationSequence, *header.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimensions
@@ -334,17 +337,23 @@ def _write_instance(instance: Instance, path: Path) -> None:
     meta.ImplementationVersionName = "VESALIUS"
     file = FileDataset(None, instance.header, file_meta=meta, preamble=b"\0" * 128)
     if instance.pixels is not None:
-        if syntax.is_compressed and syntax != DEFLATED:
+        if instance.syntax == RLE:
+            packed = rle.encode_pixel_data(
+                instance.pixels.tobytes(), instance.header, byteorder="<"
+            )
+            file.PixelData = encapsulate([packed])
+            file["PixelData"].VR = "OB"
+        elif instance.syntax == JPEG_LS:
             meta.TransferSyntaxUID = ExplicitVRLittleEndian
             file.compress(
                 syntax,
                 np.ascontiguousarray(instance.pixels),
-                encoding_plugin=_ENCODERS[instance.syntax],
+                encoding_plugin="pyjpegls",
                 generate_instance_uid=False,
             )
         else:
             file.PixelData = instance.pixels.astype(
-                instance.pixels.dtype.newbyteorder("<")
+                "<u2" if instance.pixels.dtype.kind == "u" else "<i2"
             ).tobytes()
             file["PixelData"].VR = "OW"
     file.save_as(path, enforce_file_format=True)

@@ -23,6 +23,9 @@ from vesalius.types import Affine, Array
 from vesalius.volume import LabelMap, Volume
 
 DIAGNOSES = ("none", "cyst", "tumor")
+# patients by index modulo 8: one in eight has no MR, another one no X-ray, as in any archive
+NO_MR, NO_XRAY = 5, 2
+COMPLETE = frozenset(range(8)) - {NO_MR, NO_XRAY}
 _FINE = 2  # painted voxels per image voxel along each axis: partial volume (see `_mean_blocks`)
 _DETECTOR_DEPTH_MM = 4.5
 _BLOCK = 15
@@ -91,13 +94,10 @@ class Exam:
 def examine(seed: int, index: int = 0, modalities: tuple[str, ...] = ("CT", "MR", "DX")) -> Exam:
     """Simulate patient `index` of the cohort `seed`; one image does not depend on the others.
 
-    Every eighth patient or so has no MR and another has no X-ray, as in any archive.
+    One patient in eight has no MR and another one no X-ray (`NO_MR`, `NO_XRAY`).
     """
     rng = np.random.default_rng([seed, index, 0])
-    block, place = divmod(index, _BLOCK)  # every block of patients has the same mixture
-    mixture = np.random.default_rng([seed, block, 5])
-    diagnosis = DIAGNOSES[int(mixture.permutation([0] * 6 + [1] * 4 + [2] * 5)[place])]
-    site = "ABC"[int(mixture.permutation(_BLOCK)[place]) % 3]
+    diagnosis, site = assignment(seed, index)
     patient, anatomy, center = _draw(rng, index, diagnosis, site)
     images: dict[str, Image] = {}
     mask: LabelMap | None = None
@@ -111,7 +111,7 @@ def examine(seed: int, index: int = 0, modalities: tuple[str, ...] = ("CT", "MR"
             hu,
             np.random.default_rng([seed, index, 1]),
         )
-    if "MR" in modalities and index % 8 != 5:
+    if "MR" in modalities and index % 8 != NO_MR:
         scanner = SCANNERS[patient.site, "MR"]
         affine = scanner.affine(center)
         fine = _subdivide(affine)
@@ -119,7 +119,7 @@ def examine(seed: int, index: int = 0, modalities: tuple[str, ...] = ("CT", "MR"
         for n, protocol in enumerate((T1W, T2W)):
             noise = np.random.default_rng([seed, index, 2 + n])
             images[protocol.name] = _scan_mr(tissues, affine, scanner, protocol, relaxation, noise)
-    if "DX" in modalities and index % 8 != 2:
+    if "DX" in modalities and index % 8 != NO_XRAY:
         images["DX"] = _expose(
             anatomy,
             SCANNERS[patient.site, "DX"],
@@ -128,6 +128,14 @@ def examine(seed: int, index: int = 0, modalities: tuple[str, ...] = ("CT", "MR"
             np.random.default_rng([seed, index, 4]),
         )
     return Exam(patient, images, mask)
+
+
+def assignment(seed: int, index: int) -> tuple[str, str]:
+    """Return the diagnosis and the hospital of a patient; each block of 15 has the same mixture."""
+    block, place = divmod(index, _BLOCK)
+    rng = np.random.default_rng([seed, block, 5])
+    diagnosis = DIAGNOSES[int(rng.permutation([0] * 6 + [1] * 4 + [2] * 5)[place])]
+    return diagnosis, "ABC"[int(rng.permutation(_BLOCK)[place]) % 3]
 
 
 def simulate_patient(seed: int, index: int = 0) -> dict[str, Volume]:
@@ -283,7 +291,8 @@ def _mean_blocks(fine: Array) -> Array:
     total = fine[::2] + fine[1::2]
     total = total[:, ::2] + total[:, 1::2]
     total = total[:, :, ::2] + total[:, :, 1::2]
-    return total.astype(np.float32) / np.float32(8)
+    mean: Array = total.astype(np.float32) / np.float32(8)
+    return mean
 
 
 def _quantize(values: Array, scanner: Scanner) -> Array:

@@ -157,7 +157,8 @@ def correlated_noise(
 
 def attenuation(hu: Array) -> Array:
     """Return the linear attenuation per millimeter at 60 keV that belongs to CT numbers."""
-    return np.maximum(0, 1 + hu / 1000) * WATER_ATTENUATION_PER_MM
+    mu: Array = np.maximum(0, 1 + hu / 1000) * WATER_ATTENUATION_PER_MM
+    return mu
 
 
 def radiograph(
@@ -170,4 +171,5 @@ def radiograph(
     """
     primary = photons * np.exp(-line_integral)
     counts = rng.poisson(primary + scatter * primary.mean())
-    return -np.log(np.maximum(counts, 1) / photons).astype(np.float32)
+    measured: Array = -np.log(np.maximum(counts, 1) / photons)
+    return measured.astype(np.float32)
