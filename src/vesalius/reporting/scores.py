@@ -124,7 +124,7 @@ def tiles(task: str, scores: Sequence[Json]) -> Html:
                 tag("p", f"95 % interval {interval(s)}", class_="note"),
                 tag(
                     "p",
-                    f"{_baseline(s)} is trivial",
+                    f"trivial: {_baseline(s)}",
                     class_="note",
                 ),
                 class_="tile",
