@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that need the whole table: duplicates, leaks of official splits, lacking labels."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vesalius.cohorts.quality.findings import finding
+from vesalius.cohorts.similarity import groups, near_duplicates, signatures_matrix
+from vesalius.results import Finding
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NEEDED = ("key", "patient", "content_hash", "phash", "signature", "split", "modality", "scanner")
+SCALE_RATIO = 10.0
+
+_NAMED = 8  # keys listed in one finding
+
+
+def check_cohort(table: pa.Table) -> list[Finding]:
+    """Return the findings that concern several rows of the table `images`.
+
+    Columns used: `NEEDED`, `kind`, `stat_p01`, `stat_p99`, `mask_files` and all `label_…`. One
+    finding a group of rows; `key` is its smallest key and `evidence["keys"]` lists the rows.
+    Takes memory for these columns only (about 400 bytes a row).
+    """
+    table = table.sort_by("key")
+    exact = list(_exact(table))
+    return [*exact, *_near(table), *_leaks(table), *_unlabeled(table), *_scales(table)]
+
+
+def _exact(table: pa.Table) -> Iterator[Finding]:
+    for rows in _same(table, "content_hash"):
+        keys, patients, _ = _of(table, rows)
+        across = f", of {patients} patients" if patients > 1 else ""
+        yield finding(
+            "exact-duplicate",
+            f"{len(rows)} rows hold the same voxels on the same grid{across}",
+            {"rows": len(rows), "patients": patients, "keys": keys},
+            severity="error" if patients > 1 else None,
+            key=keys[0],
+        )
+
+
+def _near(table: pa.Table) -> Iterator[Finding]:
+    place, group = near_groups(table)
+    gathered: dict[int, list[int]] = defaultdict(list)
+    for row, label in zip(place.tolist(), group.tolist(), strict=True):
+        gathered[label].append(row)
+    hashes = table["content_hash"]
+    for rows in gathered.values():
+        if len(rows) < 2 or len({hashes[row].as_py() for row in rows}) < 2:
+            continue
+        keys, patients, _ = _of(table, rows)
+        name = "near-duplicate-across-patients" if patients > 1 else "near-duplicate"
+        yield finding(
+            name,
+            f"{len(rows)} rows look the same"
+            + (f", of {patients} patients" if patients > 1 else ""),
+            {"rows": len(rows), "patients": patients, "keys": keys},
+            key=keys[0],
+        )
+
+
+def near_groups(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Return row numbers with a perceptual hash `(n,)`, and the near-duplicate group of each."""
+    import pyarrow.compute as pc
+
+    known = np.flatnonzero(pc.is_valid(table["phash"]).to_numpy(zero_copy_only=False))
+    if not len(known):
+        return known, known
+    part = table.select(["phash", "signature"]).take(known)
+    hashes = part["phash"].to_numpy()
+    links = near_duplicates(hashes, signatures_matrix(part["signature"].to_pylist()))
+    return known, groups(len(known), links)
+
+
+def _leaks(table: pa.Table) -> Iterator[Finding]:
+    """Yield official splits that share a patient, or the same voxels."""
+    for column, what in (("patient", "patients"), ("content_hash", "images")):
+        shared = []
+        for rows in _same(table, column):
+            keys, _, subsets = _of(table, rows)
+            if len(subsets) > 1:
+                shared.append((keys, sorted(subsets)))
+        if shared:
+            yield finding(
+                "leaking-split",
+                f"{len(shared)} {what} are in more than one of the official splits "
+                f"({', '.join(sorted({name for _, names in shared for name in names}))})",
+                {what: len(shared), "keys": [key for keys, _ in shared for key in keys][:_NAMED]},
+                key=shared[0][0][0],
+            )
+
+
+def _unlabeled(table: pa.Table) -> Iterator[Finding]:
+    labels = [name for name in table.column_names if name.startswith("label_")]
+    image = [kind in ("image", "", None) for kind in table["kind"].to_pylist()]
+    keys = table["key"]
+    for name in labels:
+        lacking = [
+            keys[row].as_py()
+            for row, value in enumerate(table[name].to_pylist())
+            if image[row] and (value is None or value == "")
+        ]
+        if 0 < len(lacking) < sum(image):
+            yield finding(
+                "image-without-label",
+                f"{len(lacking)} of {sum(image)} images have no {name[6:]!r}",
+                {"label": name[6:], "rows": len(lacking), "keys": lacking[:_NAMED]},
+                key=lacking[0],
+            )
+    masks = table["mask_files"].to_pylist()
+    groups_of: dict[str, list[int]] = defaultdict(list)
+    for row, kind in enumerate(table["modality"].to_pylist()):
+        if image[row]:
+            groups_of[kind or ""].append(row)
+    for modality, rows in sorted(groups_of.items()):
+        lacking = [keys[row].as_py() for row in rows if not masks[row]]
+        if 0 < len(lacking) < len(rows):
+            of = f" of modality {modality}" if modality else ""
+            yield finding(
+                "image-without-mask",
+                f"{len(lacking)} of {len(rows)} images{of} have no mask",
+                {"modality": modality, "rows": len(lacking), "keys": lacking[:_NAMED]},
+                key=lacking[0],
+            )
+
+
+def _scales(table: pa.Table) -> Iterator[Finding]:
+    """Yield modalities without a unit whose scanners' median ranges differ 10-fold or more."""
+    ranges: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    names = ("modality", "scanner", "stat_p01", "stat_p99")
+    for modality, scanner, low, high in zip(
+        *(table[name].to_pylist() for name in names), strict=True
+    ):
+        if modality and scanner and modality != "CT" and high is not None and high > low:
+            ranges[modality][scanner].append(high - low)
+    for modality, scanners in sorted(ranges.items()):
+        middle = {name: float(np.median(found)) for name, found in sorted(scanners.items())}
+        ratio = max(middle.values()) / min(middle.values())
+        if len(middle) > 1 and ratio >= SCALE_RATIO:
+            yield finding(
+                "mixed-scanner-scale",
+                f"intensity ranges of {len(middle)} {modality} scanners differ {ratio:.0f}-fold",
+                {"modality": modality, "ratio": ratio, "scanners": middle},
+            )
+
+
+def _same(table: pa.Table, column: str) -> Iterator[list[int]]:
+    """Yield the rows of each value of a column that more than one row has."""
+    import pyarrow.compute as pc
+
+    counts = pc.value_counts(table[column])
+    often = counts.filter(pc.greater(pc.struct_field(counts, "counts"), 1))
+    repeated = pc.struct_field(often, "values")
+    repeated = repeated.filter(pc.and_kleene(pc.is_valid(repeated), pc.not_equal(repeated, "")))
+    if not len(repeated):
+        return
+    rows = np.flatnonzero(pc.is_in(table[column], value_set=repeated).to_numpy())
+    gathered: dict[str, list[int]] = defaultdict(list)
+    for row, value in zip(rows.tolist(), table[column].take(rows).to_pylist(), strict=True):
+        gathered[value].append(row)
+    yield from gathered.values()
+
+
+def _of(table: pa.Table, rows: list[int]) -> tuple[list[str], int, set[str]]:
+    """Return the first keys, the number of patients and the official splits of some rows."""
+    part = table.select(["key", "patient", "split"]).take(rows).to_pydict()
+    patients = len({patient for patient in part["patient"] if patient})
+    return part["key"][:_NAMED], patients, {split for split in part["split"] if split}
