@@ -67,6 +67,18 @@ def test_dice_equals_monai():
     assert [row["dice_liver"], row["dice_spleen"]] == pytest.approx(expected)
 
 
+def test_a_structure_in_one_slice_of_a_3d_image_and_a_missing_one():
+    truth, guess = np.zeros((6, 6, 6), np.uint8), np.zeros((6, 6, 6), np.uint8)
+    truth[1:5, 1:5, 2], guess[1:5, 1:5, 3] = 1, 1
+    row = compare_masks(guess, truth, SPACING, LABELS, 4.9)
+    assert row["hd95_liver"] == 5.0
+    assert row["nsd_liver"] == 0
+    assert row["dice_spleen"] == 1
+    guess[0, 0, 0] = 2
+    row = compare_masks(guess, truth, SPACING, LABELS)
+    assert row["hd95_spleen"] == pytest.approx(np.linalg.norm(np.multiply(SPACING, 6)))
+
+
 def test_layers_hold_overlapping_structures():
     truth = np.zeros((2, 3, 3, 1), np.uint8)
     truth[0], truth[1, 0] = 1, 2

@@ -8,7 +8,7 @@ failed case has the worst of each. Nothing is ever NaN, so nothing drops out of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,10 +68,13 @@ def compare_masks(
             f"prediction must lie on the truth's grid {truth.shape[1:]}, got {prediction.shape[1:]}"
         )
     milliliters = float(np.prod(spacing)) / 1000
+    diagonal = diagonal_mm(truth.shape[1:], spacing)
+    boxes = _boxes([*prediction, *truth], max(_named(labels)))
     row: dict[str, float] = {}
-    for value, name in _named(labels).items():
-        a, b = (prediction == value).any(0), (truth == value).any(0)
-        distances = surface_distances(a, b, spacing)
+    for value, name in labels.items():
+        box: tuple[Any, ...] = (slice(None), *boxes(value))
+        a, b = ((layers[box] == value).any(0) for layers in (prediction, truth))
+        distances = surface_distances(a, b, spacing, worst_mm=diagonal)
         volume = int(np.count_nonzero(b)) * milliliters
         row[f"dice_{name}"] = dice(a, b)
         row[f"iou_{name}"] = iou(a, b)
@@ -79,7 +82,7 @@ def compare_masks(
         row[f"hd95_{name}"] = hausdorff_95(distances)
         row[f"volume_error_{name}"] = int(np.count_nonzero(a)) * milliliters - volume
         row[f"volume_{name}"] = volume
-    return _with_means(row, labels, diagonal_mm(truth.shape[1:], spacing))
+    return _with_means(row, labels, diagonal)
 
 
 def failed_masks(truth: Array, spacing: Spacing3, labels: Mapping[int, str]) -> dict[str, float]:
@@ -220,12 +223,38 @@ def _with_means(
     return row | {"diagonal": diagonal}
 
 
-def _named(labels: Mapping[int, str]) -> Mapping[int, str]:
-    if not labels or 0 in labels or len(set(labels.values())) < len(labels):
-        raise UsageError(
-            f"labels must map values other than 0 (background) to different names, "
-            f"got {dict(labels)}"
+def _boxes(layers: Sequence[Array], largest: int) -> Callable[[int], tuple[slice, ...]]:
+    """Return a function from a value to the box, one voxel wider, that holds all of it.
+
+    One pass over each layer, so that many structures cost little more than one.
+    """
+    from scipy import ndimage
+
+    shape = layers[0].shape
+    found = [
+        ndimage.find_objects(layer.view(np.uint8) if layer.dtype == bool else layer, largest)
+        for layer in layers
+    ]
+
+    def box(value: int) -> tuple[slice, ...]:
+        own = [boxes[value - 1] for boxes in found if boxes[value - 1] is not None]
+        if not own:
+            return tuple(slice(0, min(n, 1)) for n in shape)
+        return tuple(
+            slice(max(min(b[axis].start for b in own) - 1, 0), max(b[axis].stop for b in own) + 1)
+            for axis in range(3)
         )
+
+    return box
+
+
+def _named(labels: Mapping[int, str]) -> Mapping[int, str]:
+    if not labels or min(labels) < 1 or max(labels) > 65535:
+        raise UsageError(
+            f"labels must map values from 1 to 65535 (0 is background) to names, got {dict(labels)}"
+        )
+    if len(set(labels.values())) < len(labels):
+        raise UsageError(f"labels must have different names, got {dict(labels)}")
     return labels
 
 

@@ -31,11 +31,13 @@ class SurfaceDistances:
     worst_mm: float
 
 
-def surface_distances(prediction: Array, truth: Array, spacing: Spacing3) -> SurfaceDistances:
+def surface_distances(
+    prediction: Array, truth: Array, spacing: Spacing3, *, worst_mm: float | None = None
+) -> SurfaceDistances:
     """Return the exact distances between the surfaces of two boolean masks `(i, j, k)`.
 
     `spacing` is in mm along i, j, k. Where one mask is empty, every border voxel of the other is
-    `worst_mm` away; where both are, there are no distances.
+    `worst_mm` (default: the diagonal of this box) away; where both are, there are no distances.
     """
     from scipy.spatial import cKDTree
 
@@ -45,7 +47,7 @@ def surface_distances(prediction: Array, truth: Array, spacing: Spacing3) -> Sur
             f"prediction and truth must lie on one grid (i, j, k), "
             f"got shapes {prediction.shape} and {truth.shape}"
         )
-    worst = diagonal_mm(prediction.shape, spacing)
+    worst = diagonal_mm(prediction.shape, spacing) if worst_mm is None else worst_mm
     a, b = _border_points(prediction, spacing), _border_points(truth, spacing)
     if not len(a) or not len(b):
         return SurfaceDistances(np.full(len(a), worst), np.full(len(b), worst), worst)
