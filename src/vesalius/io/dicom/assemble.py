@@ -38,7 +38,7 @@ _COLORS = ("red", "green", "blue")
 _UNITS = {"HU": "HU", "BQML": "Bq/ml", "GML": "g/ml", "CNTS": "counts", "GY": "Gy", "HZ": "Hz"}
 _NO_UNIT = frozenset({"US", "UNSPECIFIED", "NORMALIZED", "NONE", "1", "RELATIVE"})
 _INTEGERS, _FLOATS, _DOUBLES = 0x7FE00010, 0x7FE00008, 0x7FE00009
-_CHUNK = 64 << 20  # bytes of frames of one file that are decoded at a time
+_CHUNK = 16 << 20  # bytes of frames of one file that are decoded at a time
 
 
 def assemble(
@@ -73,12 +73,12 @@ def assemble(
     head = stack.header
     palette = color.read_palette(slices[0].path, head, limits=limits) if _is_palette(head) else None
     samples = 3 if palette is not None else head.samples or 1
-    dtype = _dtype(slices, samples, is_palette=palette is not None)
+    dtype = _dtype(slices, is_palette=palette is not None)
     columns, rows, depth = stack.shape
     full = depth + sum(count for _, count in stack.gaps)
     is_resampled = bool(stack.tilt or not stack.even)
     voxels = len(stack.times) * samples * rows * columns
-    wanted = voxels * depth * dtype.itemsize
+    wanted = voxels * depth * dtype.itemsize + _CHUNK
     if stack.gaps:
         wanted += voxels * full * dtype.itemsize
     if is_resampled:  # to the straight grid: as float32, and in between as float64
@@ -104,6 +104,7 @@ def assemble(
             values = _values(frame, s, table=tables.get(s.path), inverted=inverted)
         data[t, :, k] = np.moveaxis(values, -1, 0)
 
+    number = {path: n for n, path in enumerate(stack.files)}
     unit = next(iter(tables.values())).unit if tables else None
     metadata: dict[str, Any] = {
         "kind": stack.kind,
@@ -111,7 +112,7 @@ def assemble(
         "photometric": head.photometric,
         "inverted": inverted,
         "spacing_source": stack.slices[0].spacing_source,
-        "slices": [[stack.files.index(s.path), s.frame] for s in slices],
+        "slices": [[number[s.path], s.frame] for s in slices],
         "problems": [problem.name for problem in stack.problems],
     }
     offsets = np.asarray(stack.offsets)
@@ -186,7 +187,8 @@ def _check(stack: Stack, *, allow_gaps: bool, resample_irregular: bool) -> None:
         refused += ["gantry-tilt"] if stack.tilt else []
         refused += [] if stack.even else ["uneven-spacing"]
     for problem in stack.problems:
-        unsound = problem.name == "orientation-contradiction" and "lengths" in problem.evidence
+        # No resampling along k can mend these.
+        unsound = "lengths" in problem.evidence or "shift_mm" in problem.evidence
         if problem.name in refused or unsound:
             raise GeometryError(
                 problem.message, path=path, problem=problem.name, **problem.evidence
@@ -226,7 +228,7 @@ def _scaling(s: Slice) -> tuple[float, float]:
     return 1.0 if s.slope is None else s.slope, s.intercept or 0.0
 
 
-def _dtype(slices: Iterable[Slice], samples: int, *, is_palette: bool) -> np.dtype[Any]:
+def _dtype(slices: Iterable[Slice], *, is_palette: bool) -> np.dtype[Any]:
     """Return the smallest type that holds all scaled values exactly, or float32."""
     low = high = 0
     for s in slices:
@@ -247,7 +249,7 @@ def _dtype(slices: Iterable[Slice], samples: int, *, is_palette: bool) -> np.dty
     for kind in (np.uint8, np.int16, np.int32):
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
             return np.dtype(kind)
-    return np.dtype(np.uint16 if samples > 1 else np.float64)
+    return np.dtype(np.float64)
 
 
 def _values(stored: Array, s: Slice, *, table: ModalityTable | None, inverted: bool) -> Array:
@@ -270,7 +272,8 @@ def unit_of(s: Slice, kind: str, *, table_unit: str | None = None) -> str:
     header = s.header
     stated = header.dose_units if kind == "dose" else header.units or table_unit or s.rescale_type
     if stated is None:
-        stated = "HU" if header.modality == "CT" and kind == "image" else ""
+        scaled = s.slope is not None or s.intercept is not None
+        stated = "HU" if header.modality == "CT" and kind == "image" and scaled else ""
     stated = stated.strip()
     if stated.upper() in _NO_UNIT:
         return ""

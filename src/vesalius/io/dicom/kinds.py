@@ -38,10 +38,11 @@ _BY_CLASS = {
     "4.2": "spectroscopy",
 }
 _DIRECTORY = "1.2.840.10008.1.3.10"
-_LOCALIZER = re.compile(
-    r"\b(locali[sz]ers?|loc|scout|surview|topogram|scanogram|survey|3[- ]?pl(ane)?)\b",
-    re.IGNORECASE,
-)
+# Words of series descriptions, by modality, for scanners whose ImageType does not say so.
+_LOCALIZER = {
+    "CT": re.compile(r"\b(scout|surview|topogram|scanogram)\b", re.IGNORECASE),
+    "MR": re.compile(r"\b(locali[sz]ers?|loc|scout|survey|3[- ]?pl(ane)?)\b", re.IGNORECASE),
+}
 # What `assemble` makes a volume of.
 IMAGES = frozenset({"image", "localizer", "secondary-capture", "dose", "parametric-map"})
 
@@ -82,8 +83,9 @@ def _refine(kind: str, header: Header) -> str:
         return "secondary-capture"
     if types & {"LOCALIZER", "SCOUT", "TOPOGRAM"}:
         return "localizer"
-    if header.modality in ("CT", "MR", "PT") and any(
-        _LOCALIZER.search(words) for words in (header.series_description, header.protocol) if words
+    words = _LOCALIZER.get(header.modality or "")
+    if words and any(
+        words.search(said) for said in (header.series_description, header.protocol) if said
     ):
         return "localizer"
     return kind
