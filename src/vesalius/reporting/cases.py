@@ -78,7 +78,7 @@ def _case(task: str, row: dict[Any, Any], labels: Sequence[str]) -> Json:
         "key": str(row["key"]),
         "patient": str(row.get("patient") or ""),
         "failed": failed,
-        "reason": without_paths(str(row.get("reason") or "")) if failed else "",
+        "reason": without_paths(str(row.get("reason") or "")),
     }
     if task == "classify":
         case |= {
@@ -98,6 +98,8 @@ def _card(task: str, case: Json, figures: list[Html]) -> Html:
     words: list[Any] = []
     if case["failed"]:
         words.append(tag("p", tag("span", "failed", class_="bad"), f": {case['reason']}"))
+    elif case["reason"]:
+        words.append(tag("p", "left out: ", case["reason"], class_="note"))
     if task == "classify":
         words.append(tag("p", "truth ", tag("strong", case["truth"])))
         if not case["failed"]:

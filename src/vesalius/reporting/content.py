@@ -79,7 +79,8 @@ def gather(run: Path, cohort: Cohort, split: str) -> RunContent:
         "title": _title(task, target, labels),
         "notice": notice(population),
         "headline": headline(task, splits[split], split),
-        "metrics": splits[split],
+        "metrics": {k: v for k, v in splits[split].items() if k != "left_out"},
+        "left_out": [without_paths(str(line)) for line in splits[split].get("left_out", [])],
         "cohort": population,
         "findings": summarize(cohort.findings()),
         "split_audit": _audit(plan, divided),
@@ -118,7 +119,7 @@ def headline(task: str, metrics: Json, split: str) -> Json:
     score = scoring.headline_score(task, metrics["scores"])
     subset = SUBSET_NAMES.get(split, split)
     who = f"On {metrics['n_cases']} cases of {metrics['n_patients']} patients ({subset} subset"
-    who += ", not seen in training)" if split == "test" else ")"
+    who += ", not seen in training)" if split == "test" else ", which also chose the weights)"
     failed = metrics.get("n_failed", 0)
     failures = "No case failed."
     if failed:

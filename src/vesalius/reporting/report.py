@@ -120,6 +120,9 @@ def _scores(content: RunContent) -> tuple[str, str, Html]:
 def _worst(content: RunContent, cohort: Cohort, run: Path) -> tuple[str, str, Html]:
     task = content.json["task"]
     parts = cases_html(task, content.json["cases"], cohort, content.frame, run)
+    if content.json["left_out"]:
+        lines = [tag("li", line) for line in content.json["left_out"]]
+        parts += [tag("h3", "Images that could not be scored"), tag("ul", lines)]
     return "cases", "Worst cases", section("cases", "Worst cases first", *parts)
 
 
