@@ -65,7 +65,10 @@ def describe(cohort: Cohort, frame: pd.DataFrame, subsets: Mapping[str, str]) ->
             part = frame[subset == name]
             counts: dict[Any, Any] = {}
             if "label" in part:
-                counts = part["label"].dropna().astype(str).value_counts().sort_index().to_dict()
+                known = part["label"].dropna()
+                if known.dtype.kind == "f" and (known == known.round()).all():
+                    known = known.astype("int64")  # 1.0 and 1 are the same class
+                counts = known.astype(str).value_counts().sort_index().to_dict()
             found["subsets"][name] = {
                 "images": len(part),
                 "patients": int(part["patient"].nunique()),
