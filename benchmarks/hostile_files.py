@@ -29,7 +29,9 @@ from pydicom.uid import (
 MIB = 1 << 20
 
 
-def ct_dataset(*, rows: int = 64, columns: int = 64, syntax: UID = ExplicitVRLittleEndian) -> Dataset:
+def ct_dataset(
+    *, rows: int = 64, columns: int = 64, syntax: UID = ExplicitVRLittleEndian
+) -> Dataset:
     """Return a small, valid CT instance to be spoiled."""
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
@@ -232,7 +234,9 @@ def huge_matrix_rle(path: Path) -> None:
 def huge_matrix_j2k(path: Path) -> None:
     """A JPEG 2000 header that states 60000 x 60000."""
     ds = ct_dataset(rows=60000, columns=60000, syntax=JPEG2000Lossless)
-    size = struct.pack(">HHIIIIIIIIHBBB", 0, 41, 60000, 60000, 0, 0, 60000, 60000, 0, 0, 1, 15, 1, 1)
+    size = struct.pack(
+        ">HHIIIIIIIIHBBB", 0, 41, 60000, 60000, 0, 0, 60000, 60000, 0, 0, 1, 15, 1, 1
+    )
     stream = b"\xff\x4f\xff\x51" + struct.pack(">H", len(size)) + size[2:] + b"\xff\xd9"
     ds.PixelData = encapsulate([stream])
     ds["PixelData"].is_undefined_length = True

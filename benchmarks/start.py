@@ -39,9 +39,7 @@ def main() -> None:
     ]
     bars = []
     for name, limit in BARS.items():
-        ratios = sorted(
-            a / b for a, b in zip(seconds[name], seconds["import numpy"], strict=True)
-        )
+        ratios = sorted(a / b for a, b in zip(seconds[name], seconds["import numpy"], strict=True))
         middle = statistics.median(ratios)
         bars.append(
             {

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 import vesalius
 
 HEAVY = ("torch", "numpy", "lancedb", "pydicom", "matplotlib", "pandas", "SimpleITK", "scipy")

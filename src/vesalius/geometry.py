@@ -58,9 +58,7 @@ def same_grid(
 
 def reorient(volume: V, codes: str = "RAS") -> V:
     """Permute and flip axes until they run toward `codes`; no interpolation, world unchanged."""
-    want = [
-        ("LRPAIS".index(code) // 2, 1 if code in "RAS" else -1) for code in codes
-    ]
+    want = [("LRPAIS".index(code) // 2, 1 if code in "RAS" else -1) for code in codes]
     if sorted(axis for axis, _ in want) != [0, 1, 2]:
         raise UsageError(f"codes must name each world axis once, for example 'RAS', got {codes!r}")
     have = _orientation(volume.affine)
