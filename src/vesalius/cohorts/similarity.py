@@ -19,11 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vesalius.cohorts.assess import SIGNATURE, frequencies
 from vesalius.types import Array
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 NEAR_BITS = 6  # of 64 that may differ
 CERTAIN = 0.995  # cosine of two signatures that is proof by itself
@@ -46,6 +50,48 @@ def hash_distance(a: int, b: int) -> int:
 def signatures_matrix(signatures: Sequence[bytes]) -> Array:
     """Return `(n, SIGNATURE)` int8 from the column `signature` without nulls."""
     return np.frombuffer(b"".join(signatures), np.int8).reshape(-1, SIGNATURE)
+
+
+def table_near_duplicates(table: pa.Table) -> Array:
+    """Return `near_duplicates` of a cohort's table, as row numbers of the table.
+
+    Uses the columns `phash` and `signature`; rows without them (not scanned, constant or tiny)
+    resemble nothing. Rows of equal `content_hash` are not compared: see `exact_duplicates`.
+    """
+    import pyarrow.compute as pc
+
+    known = np.flatnonzero(pc.is_valid(table["phash"]).to_numpy())
+    if len(known) < 2:
+        return np.empty((0, 2), np.int64)
+    content = table["content_hash"].take(known).combine_chunks().dictionary_encode()
+    _, first = np.unique(content.indices.to_numpy(), return_index=True)
+    known = known[np.sort(first)]
+    part = table.select(["phash", "signature"]).take(known)
+    codes = part["signature"].combine_chunks().cast(f"fixed_size_binary[{SIGNATURE}]")
+    flat = np.frombuffer(codes.buffers()[1], np.int8, len(codes) * SIGNATURE)
+    links = near_duplicates(part["phash"].to_numpy(), flat.reshape(-1, SIGNATURE))
+    pairs: Array = known[links]
+    return pairs
+
+
+def exact_duplicates(table: pa.Table) -> Array:
+    """Return pairs `(m, 2)` of row numbers that link all rows of equal `content_hash`."""
+    return repeated(table["content_hash"])
+
+
+def repeated(column: pa.ChunkedArray) -> Array:
+    """Return pairs `(m, 2)` of row numbers that chain the rows of each repeated text.
+
+    Null and empty texts are not compared.
+    """
+    codes = column.combine_chunks().dictionary_encode()
+    words = np.array([word == "" for word in codes.dictionary.to_pylist()], bool)
+    place = codes.indices.fill_null(-1).to_numpy()
+    rows = np.flatnonzero((place >= 0) & ~words[place]) if len(words) else np.empty(0, np.int64)
+    rows = rows[np.argsort(place[rows], kind="stable")]
+    same = place[rows[1:]] == place[rows[:-1]]
+    pairs: Array = np.array([rows[:-1][same], rows[1:][same]], np.int64).T
+    return pairs
 
 
 def mirrored(signatures: Array, dimensions: int = 3) -> Array:

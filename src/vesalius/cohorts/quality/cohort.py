@@ -3,35 +3,58 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import json
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vesalius.cohorts.quality.findings import finding
-from vesalius.cohorts.similarity import groups, near_duplicates, signatures_matrix
+from vesalius.cohorts.similarity import exact_duplicates, groups, table_near_duplicates
 from vesalius.results import Finding
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NEEDED = ("key", "patient", "content_hash", "phash", "signature", "split", "modality", "scanner")
+NEEDED = (
+    "key",
+    "patient",
+    "kind",
+    "modality",
+    "scanner",
+    "content_hash",
+    "phash",
+    "signature",
+    "stat_p01",
+    "stat_p99",
+    "mask_files",
+    "mask_names",
+    "split",
+)
 SCALE_RATIO = 10.0
 
+_FEWEST_MASKS = 8
 _NAMED = 8  # keys listed in one finding
 
 
 def check_cohort(table: pa.Table) -> list[Finding]:
     """Return the findings that concern several rows of the table `images`.
 
-    Columns used: `NEEDED`, `kind`, `stat_p01`, `stat_p99`, `mask_files` and all `label_…`. One
-    finding a group of rows; `key` is its smallest key and `evidence["keys"]` lists the rows.
+    Columns used: `NEEDED` and all `label_…`. One finding a group of rows; `key` is its smallest
+    key and `evidence["keys"]` lists the first eight.
     Takes memory for these columns only (about 400 bytes a row).
     """
     table = table.sort_by("key")
     exact = list(_exact(table))
-    return [*exact, *_near(table), *_leaks(table), *_unlabeled(table), *_scales(table)]
+    return [
+        *exact,
+        *_near(table),
+        *_leaks(table),
+        *_unlabeled(table),
+        *_rare_names(table),
+        *_scales(table),
+    ]
 
 
 def _exact(table: pa.Table) -> Iterator[Finding]:
@@ -48,13 +71,14 @@ def _exact(table: pa.Table) -> Iterator[Finding]:
 
 
 def _near(table: pa.Table) -> Iterator[Finding]:
-    place, group = near_groups(table)
+    group = groups(len(table), exact_duplicates(table), table_near_duplicates(table))
     gathered: dict[int, list[int]] = defaultdict(list)
-    for row, label in zip(place.tolist(), group.tolist(), strict=True):
-        gathered[label].append(row)
+    _, inverse, size = np.unique(group, return_inverse=True, return_counts=True)
+    for row in np.flatnonzero(size[inverse] > 1).tolist():
+        gathered[int(group[row])].append(row)
     hashes = table["content_hash"]
     for rows in gathered.values():
-        if len(rows) < 2 or len({hashes[row].as_py() for row in rows}) < 2:
+        if len({hashes[row].as_py() for row in rows}) < 2:
             continue
         keys, patients, _ = _of(table, rows)
         name = "near-duplicate-across-patients" if patients > 1 else "near-duplicate"
@@ -65,19 +89,6 @@ def _near(table: pa.Table) -> Iterator[Finding]:
             {"rows": len(rows), "patients": patients, "keys": keys},
             key=keys[0],
         )
-
-
-def near_groups(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Return row numbers with a perceptual hash `(n,)`, and the near-duplicate group of each."""
-    import pyarrow.compute as pc
-
-    known = np.flatnonzero(pc.is_valid(table["phash"]).to_numpy(zero_copy_only=False))
-    if not len(known):
-        return known, known
-    part = table.select(["phash", "signature"]).take(known)
-    hashes = part["phash"].to_numpy()
-    links = near_duplicates(hashes, signatures_matrix(part["signature"].to_pylist()))
-    return known, groups(len(known), links)
 
 
 def _leaks(table: pa.Table) -> Iterator[Finding]:
@@ -129,6 +140,34 @@ def _unlabeled(table: pa.Table) -> Iterator[Finding]:
                 f"{len(lacking)} of {len(rows)} images{of} have no mask",
                 {"modality": modality, "rows": len(lacking), "keys": lacking[:_NAMED]},
                 key=lacking[0],
+            )
+
+
+def _rare_names(table: pa.Table) -> Iterator[Finding]:
+    """Yield masks that name a structure hardly any other mask of the cohort names.
+
+    Judged from eight masks on that state names, where half of them or more agree on a name.
+    """
+    named = {
+        row: set(json.loads(names).values())
+        for row, names in enumerate(table["mask_names"].to_pylist())
+        if names
+    }
+    if len(named) < _FEWEST_MASKS:
+        return
+    counts = Counter(name for names in named.values() for name in names)
+    usual = sorted(name for name, count in counts.items() if count >= len(named) / 2)
+    rare = {name for name, count in counts.items() if count <= max(1, len(named) // 50)}
+    for row, names in named.items() if usual else ():
+        strange = sorted(names & rare)
+        if strange:
+            yield finding(
+                "unknown-label-value",
+                f"the mask names {strange}, which hardly any other of {len(named)} masks does; "
+                f"usual are {usual}",
+                {"names": strange, "usual": usual},
+                severity="warning",
+                key=table["key"][row].as_py(),
             )
 
 

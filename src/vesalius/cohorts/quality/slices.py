@@ -94,8 +94,7 @@ def _scales(small: Array, blank: Array) -> Iterator[Finding]:
         "uneven-slope",
         sorted(factor),
         lambda n: (
-            "four fifths of the tissue are brighter or darker than in the slice before by a "
-            f"factor of {factor[n]:.2f} or more",
+            f"four fifths of the tissue are {factor[n]:.2f} times as bright as in the slice before",
             {"factor": factor[n]},
         ),
     )
