@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of at most 1 MB that ask for far more than they are: written by us, harmless when read well."""
+"""Files of at most 1 MB that ask for far more than they are; harmless when read well."""
 
 from __future__ import annotations
 
@@ -154,11 +154,13 @@ def zip_bomb(path: Path) -> None:
     buffer = io.BytesIO()
     ds.PixelData = b""
     _save(ds, buffer)  # type: ignore[arg-type]
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        with archive.open("image.dcm", "w") as member:
-            member.write(buffer.getvalue())
-            for _ in range(1000):
-                member.write(bytes(MIB))
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+        archive.open("image.dcm", "w") as member,
+    ):
+        member.write(buffer.getvalue())
+        for _ in range(1000):
+            member.write(bytes(MIB))
 
 
 def zip_symlink(path: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The main job on real input, through the command line alone: scan, check, train, evaluate, predict.
+"""The main job on real input, through the command line alone, from scan to predict.
 
 `python -m benchmarks.main_job [NAME …]` runs the named jobs (default all) on VESALIUS_DATA, keeps
 what each command printed, and writes both to JSON; README's section is generated from it.
@@ -121,8 +121,8 @@ def ct_series(root: Path, work: Path) -> dict[str, object]:
     return {
         "steps": steps,
         "remarks": [
-            "The model saw simulated torsos only: the result shows that a real DICOM series comes "
-            "back as a DICOM SEG on its own grid, not that the model is good."
+            "The model saw simulated torsos only: a real DICOM series comes back as a DICOM SEG",
+            "on its own grid; that does not make the model good.",
         ],
     }
 

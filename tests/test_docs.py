@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +18,14 @@ LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with simulated DATA and a NEW_EXAM, as the pages assume."""
     from vesalius.cohorts.phantom import new_exam, write_phantom
 
     folder = tmp_path_factory.mktemp("docs")
     write_phantom(folder / "DATA", patients=10, seed=3, defects=False)
     new_exam(folder / "NEW_EXAM", seed=99)
-    yield folder
+    return folder
 
 
 @pytest.mark.parametrize(

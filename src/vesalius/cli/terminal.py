@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person sees: progress with an ETA on stderr, tables on a terminal, plain lines in a pipe."""
+"""What a person sees: progress with an ETA on stderr; tables, or plain lines in a pipe."""
 
 from __future__ import annotations
 
