@@ -72,7 +72,8 @@ def modality_values(
 def invert(stored: Array, *, bits_stored: int, is_signed: bool) -> Array:
     """Return MONOCHROME1 values as MONOCHROME2: white becomes the largest value."""
     total = -1 if is_signed else (1 << bits_stored) - 1  # lowest value + highest value
-    return np.subtract(stored.dtype.type(total), stored)
+    inverted: Array = np.subtract(stored.dtype.type(total), stored)
+    return inverted
 
 
 def read_modality_table(

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A DICOM object that is not a plain image (SEG, RTSTRUCT, parametric map), read within limits.
+
+pydicom builds a tree in memory; a small file can describe a large tree. So the items are counted
+before, the data set is inflated under a cap, and pixel data are left out (`pixels.decode`).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import TYPE_CHECKING
+
+from vesalius.errors import CorruptFile, LimitExceeded, UnsupportedFormat
+from vesalius.io.dicom.dataset import open_data_set, open_file
+from vesalius.io.dicom.header import Header, read_header
+from vesalius.io.limits import DEFAULT_LIMITS, Limits
+from vesalius.types import PathLike
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+_ITEM_BYTES = 4096  # what one sequence item takes as a Python object, rounded up
+_CHUNK = 1 << 20
+_PIXELS = 0x7FE00000
+
+
+def read_object(path: PathLike, *, limits: Limits = DEFAULT_LIMITS) -> tuple[Header, Dataset]:
+    """Return a file's header and its whole data set, pixel data left out.
+
+    Raises:
+        CorruptFile: the elements break their encoding.
+        LimitExceeded: the tree, or what it inflates to, is larger than allowed.
+    """
+    from pydicom.filereader import read_dataset
+
+    name = os.fspath(path)
+    header = read_header(path, limits=limits)
+    with open_file(path) as (handle, size):
+        data_set = open_data_set(
+            lambda offset, count: os.pread(handle, count, offset), size, limits=limits, path=name
+        )
+        offset, pieces = data_set.start, []
+        end = header.pixel_offset
+        while end is None or offset < end:
+            piece = data_set.take(offset, _CHUNK if end is None else min(_CHUNK, end - offset))
+            if not piece:
+                break
+            pieces.append(piece)
+            offset += len(piece)
+    raw = b"".join(pieces)
+    item = b"\xff\xfe\xe0\x00" if data_set.order.big else b"\xfe\xff\x00\xe0"
+    items = raw.count(item)
+    if items * _ITEM_BYTES > limits.allowed(size):
+        raise LimitExceeded(
+            f"the data set holds {items:,} sequence items, about {items * _ITEM_BYTES >> 20:,} "
+            f"MiB as objects, allowed are {limits.allowed(size) >> 20:,} MiB; if you trust it, "
+            "raise the limit (--max-image-memory, or Limits(floor=…))",
+            path=name,
+            items=items,
+        )
+    try:
+        found = read_dataset(
+            io.BytesIO(raw),
+            is_implicit_VR=not data_set.order.explicit,
+            is_little_endian=not data_set.order.big,
+            stop_when=lambda tag, _vr, _length: tag >= _PIXELS,
+        )
+    except Exception as error:  # pydicom raises whatever its parsers raise
+        raise CorruptFile(
+            f"the data set cannot be parsed ({type(error).__name__})", path=name
+        ) from error
+    return header, found
+
+
+def require_class(header: Header, allowed: dict[str, str], *, path: str) -> str:
+    """Return the name of a file's SOP class among `allowed`, or raise `UnsupportedFormat`."""
+    if header.sop_class not in allowed:
+        raise UnsupportedFormat(
+            f"expected {' or '.join(allowed.values())}, got SOP class {header.sop_class}",
+            path=path,
+            sop_class=header.sop_class,
+        )
+    return allowed[header.sop_class]
