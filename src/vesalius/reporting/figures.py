@@ -23,32 +23,39 @@ _MOST_POINTS = 600
 _MOST_CURVES = 8
 
 
-def training_curves(log: Sequence[Json]) -> str | None:
-    """Return training loss and validation scores over steps, or None when nothing was logged."""
+def loss_curve(log: Sequence[Json]) -> str | None:
+    """Return the training loss over steps, or None when none was logged."""
     steps = [r for r in log if r.get("event") == "step" and r.get("loss") is not None]
-    checks = [r for r in log if r.get("event") == "validation" and r.get("scores")]
-    if not steps and not checks:
+    if not steps:
         return None
-    figure = _figure(8.4, 3.0)
-    axes = figure.subplots(1, 2)
-    if steps:
-        x = np.array([r["step"] for r in steps], float)
-        y = np.array([r["loss"] for r in steps], float)
-        thin = np.unique(np.linspace(0, len(x) - 1, min(len(x), _MOST_POINTS)).astype(int))
-        axes[0].plot(x[thin], y[thin], color=COLORS[5], lw=0.8, alpha=0.7, label="one step")
-        axes[0].plot(x[thin], _smooth(y)[thin], color=COLORS[0], lw=1.8, label="running mean")
-        axes[0].legend()
-    axes[0].set(xlabel="training step", ylabel="loss", title="Training loss")
+    figure = _figure(4.9, 3.0)
+    axis = figure.subplots()
+    x = np.array([r["step"] for r in steps], float)
+    y = np.array([r["loss"] for r in steps], float)
+    thin = np.unique(np.linspace(0, len(x) - 1, min(len(x), _MOST_POINTS)).astype(int))
+    axis.plot(x[thin], y[thin], color=COLORS[5], lw=0.8, alpha=0.7, label="one step")
+    axis.plot(x[thin], _smooth(y)[thin], color=COLORS[0], lw=1.8, label="running mean")
+    axis.set(xlabel="training step", ylabel="training loss")
+    axis.legend()
+    return _svg(figure)
+
+
+def validation_curve(log: Sequence[Json]) -> str | None:
+    """Return the validation scores over steps, or None when none was logged."""
+    checks = [r for r in log if r.get("event") == "validation" and r.get("scores")]
     names = sorted({name for r in checks for name, v in r["scores"].items() if _is_number(v)})
+    if not names:
+        return None
+    figure = _figure(4.9, 3.0)
+    axis = figure.subplots()
     for color, name in zip(COLORS, names[:_MOST_CURVES], strict=False):
         found = [
             (r["step"], r["scores"][name]) for r in checks if _is_number(r["scores"].get(name))
         ]
         x, y = np.array(found, float).T
-        axes[1].plot(x, y, color=color, marker="o", ms=3.5, lw=1.5, label=name.replace("_", " "))
-    if names:
-        axes[1].legend()
-    axes[1].set(xlabel="training step", ylabel="score", title="Validation")
+        axis.plot(x, y, color=color, marker="o", ms=3.5, lw=1.5, label=name.replace("_", " "))
+    axis.set(xlabel="training step", ylabel="validation score")
+    axis.legend()
     return _svg(figure)
 
 
@@ -121,7 +128,7 @@ def score_distribution(values: Mapping[str, Array], *, unit_label: str) -> str |
     """Return one row of dots with quartiles per structure; `values` maps its name to `(cases,)`."""
     if not values:
         return None
-    figure = _figure(8.4, 1.1 + 0.5 * len(values))
+    figure = _figure(4.9, 1.2 + 0.5 * len(values))
     axis = figure.subplots()
     jitter = np.random.default_rng(0)
     for row, (color, found) in enumerate(zip(_cycle(len(values)), values.values(), strict=True)):

@@ -112,7 +112,7 @@ def _scores(content: RunContent) -> tuple[str, str, Html]:
         "Scores",
         tag("p", explained, class_="soft"),
         score_table(metrics["scores"]),
-        tag("div", charts, class_="charts" if task == "classify" else None),
+        tag("div", charts, class_="charts"),
     )
     return "scores", "Scores", body
 
@@ -172,13 +172,19 @@ def _training(content: RunContent) -> tuple[str, str, Html]:
         ("finished", "yes" if facts["finished"] else "no"),
         *flat(content.json["measured"]),
     ]
-    curves = chart(
-        figures.training_curves(content.log),
-        "training loss and validation scores over training steps",
-        "Validation scores are measured on whole images of the validation subset.",
-    )
+    curves = [
+        chart(figures.loss_curve(content.log), "training loss over steps", "Training loss"),
+        chart(
+            figures.validation_curve(content.log),
+            "validation scores over training steps",
+            "Scores on the validation subset, which choose the weights that are kept",
+        ),
+    ]
     body = section(
-        "training", "Training", curves, pairs([(n, v) for n, v in rows if v is not None])
+        "training",
+        "Training",
+        tag("div", curves, class_="charts"),
+        pairs([(n, v) for n, v in rows if v is not None]),
     )
     return "training", "Training", body
 
