@@ -154,14 +154,14 @@ def placing(placement: Placement, slices: Sequence[Slice], *, lenient: bool) -> 
             + "; read with resample_irregular=True to straighten",
             {"degrees": placement.tilt, "stated_degrees": stated},
         )
-    elif placement.scatter > max(0.1, 0.1 * min(slices[0].pixel_spacing or (1.0,))):
+    if placement.shift:
         yield Problem(
             "uneven-spacing",
             severity,
             None,
-            f"slices are shifted against each other by up to {placement.scatter:.3f} mm in their "
-            "plane",
-            {"shift_mm": placement.scatter},
+            f"slices are shifted against each other by up to {placement.shift:.3f} mm in their "
+            "plane; no grid holds them: check the positions",
+            {"shift_mm": placement.shift},
         )
 
 

@@ -32,7 +32,8 @@ class Placement:
         worst: largest distance of a slice from its place in the even grid, millimeters.
         even: whether that is within tolerance (gaps left aside).
         tilt: degrees between step and normal, 0 where the lean is within tolerance.
-        scatter: largest distance in the plane from the straight line through the stack, mm.
+        shift: largest distance in the plane from the straight line through the stack in mm, 0
+            where that is within tolerance.
     """
 
     first: Array
@@ -42,7 +43,7 @@ class Placement:
     worst: float
     even: bool
     tilt: float
-    scatter: float
+    shift: float
 
 
 def normal_of(orientation: tuple[float, ...]) -> Array:
@@ -85,7 +86,9 @@ def place(positions: Array, orientation: tuple[float, ...], *, pixel: float) -> 
 
     lean = step - along * normal
     drift = float(np.linalg.norm(lean)) * index[-1]
-    tilted = drift > max(0.05 * pixel, 1e-3)
+    scatter = float(in_plane.max())
+    is_shifted = scatter > max(0.1, 0.1 * pixel)
+    tilted = drift > max(0.05 * pixel, 1e-3) and not is_shifted
     tilt = float(np.degrees(np.arctan2(np.linalg.norm(lean), along))) if tilted else 0.0
     return Placement(
         first=positions[0] + (line[0] if even else 0.0),
@@ -95,7 +98,7 @@ def place(positions: Array, orientation: tuple[float, ...], *, pixel: float) -> 
         worst=worst,
         even=even,
         tilt=tilt if tilt > 0.05 else 0.0,
-        scatter=float(in_plane.max()),
+        shift=scatter if is_shifted else 0.0,
     )
 
 
