@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NEAR_BITS = 6  # of 64 that may differ
-CERTAIN = 0.995  # cosine of two signatures that is proof by itself
+CERTAIN = 0.998  # cosine of two signatures that is proof by itself
 ALIKE = 0.97  # cosine needed, and …
 ALIKE_APART = 0.9  # … cosine without what the cohort has in common
 SIDES_APART = 0.3  # that of a left and a right organ of one person, one of them mirrored
