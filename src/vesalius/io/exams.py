@@ -142,7 +142,7 @@ def _object(kind: str, file: str, reference: Volume | None, limits: Limits) -> _
         def load() -> Volume:
             from vesalius.io.dicom.segmentation import read_segmentation
 
-            labels: Volume = read_segmentation(file, limits=limits)
+            labels: Volume = read_segmentation(file, reference=reference, limits=limits)
             return labels
 
     else:

@@ -39,7 +39,7 @@ def read(path: PathLike, *, limits: Limits = DEFAULT_LIMITS) -> Volume:
     Axes beyond the third (time, vector components) become channels, the first of them fastest.
     Returns a `LabelMap` where the header's intent is NIFTI_INTENT_LABEL and voxels are integers.
     """
-    header_path, voxel_path = _files(Path(path))
+    header_path, voxel_path = pair(Path(path))
     name = os.fspath(header_path)
     header, extensions = _header(header_path)
     shape = _shape(header, name)
@@ -91,7 +91,7 @@ def read_names(path: PathLike) -> dict[int, str]:
 
     Understands this package's JSON comment and the label table of Caret/TotalSegmentator.
     """
-    header_path, _ = _files(Path(path))
+    header_path, _ = pair(Path(path))
     return _names(_header(header_path)[1])
 
 
@@ -144,7 +144,7 @@ def write(volume: Volume, path: PathLike) -> Path:
     return write_atomically(target, write_stream)
 
 
-def _files(path: Path) -> tuple[Path, Path]:
+def pair(path: Path) -> tuple[Path, Path]:
     """Return the header's and the voxels' file; the same for a single file."""
     name = path.name.lower()
     for one, other in ((".hdr", ".img"), (".img", ".hdr")):
@@ -208,7 +208,7 @@ def _dtype(header: Any, code: int, name: str) -> np.dtype[Any]:
     if code in _COLORS:
         return np.dtype(np.uint8)
     try:
-        dtype = np.dtype(header.get_data_dtype())
+        dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
     except Exception as error:  # nibabel raises its own HeaderDataError, not a builtin
         raise CorruptFile(f"datatype code {code} is not one of NIfTI's", path=name) from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:

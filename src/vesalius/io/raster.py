@@ -58,7 +58,7 @@ def read(
             kind = "bmp"
             image = BmpImageFile(stream)
             _check(image, 1, 4, name, size, limits)
-            pages = _array(image, palette)[None]
+            pages = _array(image, palette, name)[None]
         else:
             raise UnsupportedFormat("not a PNG, JPEG, TIFF or BMP file", path=name)
     # pages: (k, rows, columns, channel)
@@ -128,9 +128,10 @@ def _read_png(
         path=name,
     )
     if depth == 16 and color != 0:  # Pillow would reduce 16-bit colors to 8
-        return _itk_pages(name)[0]
+        deep: Array = _itk_pages(name)[0]
+        return deep
     image = PngImageFile(stream)
-    return _array(_upright(image, metadata), palette)
+    return _array(_upright(image, metadata), palette, name)
 
 
 def _read_jpeg(
@@ -141,7 +142,7 @@ def _read_jpeg(
     image = JpegImageFile(stream)
     _check(image, 1, 4, name, size, limits)
     metadata["bits"] = 8
-    return _array(_upright(image, metadata), "colors")
+    return _array(_upright(image, metadata), "colors", name)
 
 
 def _read_tiff(
@@ -196,7 +197,7 @@ def _read_tiff(
         out: Array | None = None
         for n in range(count):
             image.seek(n)
-            page = _array(image, palette)
+            page = _array(image, palette, name)
             out = np.empty((count, *page.shape), page.dtype) if out is None else out
             out[n] = page
         assert out is not None  # noqa: S101  count is positive
@@ -221,13 +222,13 @@ def _itk_pages(name: str) -> Array:
         image = sitk.ReadImage(name)
     except RuntimeError as error:
         raise CorruptFile("the pixel data cannot be decoded", path=name) from error
-    values = sitk.GetArrayFromImage(image)
+    values: Array = sitk.GetArrayFromImage(image)
     if image.GetDimension() == 2:
         values = values[None]
     return values if image.GetNumberOfComponentsPerPixel() > 1 else values[..., None]
 
 
-def _array(image: Any, palette: str) -> Array:
+def _array(image: Any, palette: str, name: str) -> Array:
     """Return a decoded Pillow image as `(rows, columns, channel)` in its stored depth."""
     mode = image.mode
     if mode.startswith("I;16"):
@@ -238,7 +239,9 @@ def _array(image: Any, palette: str) -> Array:
     elif mode in ("CMYK", "YCbCr"):
         image = image.convert("RGB")
     elif mode not in _PILLOW_MODES:
-        raise UnsupportedFormat(f"pixels of mode {mode} are not read; convert to gray or RGB")
+        raise UnsupportedFormat(
+            f"pixels of mode {mode} are not read; convert them to gray or RGB", path=name
+        )
     values = np.asarray(image)
     if values.dtype == bool:
         values = values.view(np.uint8)
