@@ -10,16 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vesalius.io.dicom.assemble import assemble, read_series
+    from vesalius.io.dicom.assemble import read_series
     from vesalius.io.dicom.header import Header, read_header
     from vesalius.io.dicom.series import Stack, stacks
 
-__all__ = ["Header", "Stack", "assemble", "read_header", "read_series", "stacks"]
+__all__ = ["Header", "Stack", "read_header", "read_series", "stacks"]
 
 _ROOMS = {
     "Header": "header",
     "Stack": "series",
-    "assemble": "assemble",
     "read_header": "header",
     "read_series": "assemble",
     "stacks": "series",

@@ -270,7 +270,11 @@ def _values(stored: Array, s: Slice, *, table: ModalityTable | None, inverted: b
 def unit_of(s: Slice, kind: str, *, table_unit: str | None = None) -> str:
     """Return the unit of the scaled values: `HU`, `Bq/ml`, `Gy`, …, or `` when arbitrary."""
     header = s.header
-    stated = header.dose_units if kind == "dose" else header.units or table_unit or s.rescale_type
+    stated = (
+        header.dose_units
+        if kind == "dose"
+        else header.units or table_unit or s.unit or s.rescale_type
+    )
     if stated is None:
         scaled = s.slope is not None or s.intercept is not None
         stated = "HU" if header.modality == "CT" and kind == "image" and scaled else ""

@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from vesalius.errors import CorruptFile
 from vesalius.io.dicom import values as v
 from vesalius.io.dicom.dataset import open_data_set, open_file
@@ -48,6 +50,14 @@ _GROUPS = {
         "transformation",
         {0x00281052: "intercept", 0x00281053: "slope", 0x00281054: "rescale_type"},
     ),
+    0x00409096: (
+        "mapping",
+        {
+            0x004008EA: ("units", {0x00080100: "code"}),
+            0x00409224: "mapped_intercept",
+            0x00409225: "mapped_slope",
+        },
+    ),
 }
 _TABLES = Tables({0x52009229: ("shared", _GROUPS), 0x52009230: ("frames", _GROUPS)})
 
@@ -71,6 +81,8 @@ def _readers(big: bool) -> dict[str, Callable[[bytes], Any]]:
         "intercept": v.decimal,
         "slope": v.decimal,
         "rescale_type": v.code,
+        "mapped_intercept": v.binary("d", big=big),
+        "mapped_slope": v.binary("d", big=big),
     }
 
 
@@ -162,10 +174,17 @@ def _from_groups(path: str, header: Header, count: int, limits: Limits) -> list[
         )
     readers = _READERS[data_set.order.big]
     shared = _values(found.get("shared", [{}])[0] if found.get("shared") else {}, readers, path)
-    return [
-        slice_of(path, header, n, **({"number": n + 1} | shared | _values(frame, readers, path)))
-        for n, frame in enumerate(frames)
-    ]
+    slices = []
+    for n, frame in enumerate(frames):
+        found_here = {"number": n + 1} | shared | _values(frame, readers, path)
+        # A real-world mapping names the unit of the scaled values when it is the same scaling.
+        mapping = found_here.pop("mapped_slope", None), found_here.pop("mapped_intercept", None)
+        unit = found_here.pop("units", None)
+        scaling = found_here.get("slope"), found_here.get("intercept")
+        if unit and None not in (*mapping, *scaling) and np.allclose(mapping, scaling, rtol=1e-6):
+            found_here["unit"] = unit
+        slices.append(slice_of(path, header, n, **found_here))
+    return slices
 
 
 def _values(groups: Found, readers: dict[str, Callable[[bytes], Any]], path: str) -> dict[str, Any]:
@@ -173,6 +192,9 @@ def _values(groups: Found, readers: dict[str, Callable[[bytes], Any]], path: str
     for name, items in groups.items():
         for item in items[:1]:
             for attribute, raw in item.items():
+                if attribute == "units":
+                    values[attribute] = v.code(raw[0].get("code", b"")) if raw else None
+                    continue
                 try:
                     values[attribute] = readers[attribute](raw)
                 except ValueError as error:

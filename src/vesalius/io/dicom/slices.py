@@ -29,6 +29,7 @@ class Slice:
     slope: float | None = None
     intercept: float | None = None
     rescale_type: str | None = None
+    unit: str | None = None  # UCUM code of the scaled values, where a real-world mapping says so
     image_type: tuple[str, ...] = ()
     component: str | None = None  # magnitude, phase, real, imaginary
     echo_time: float | None = None
