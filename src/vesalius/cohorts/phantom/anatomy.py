@@ -309,6 +309,7 @@ def draw_anatomy(
     """Draw one person; `lesions` are (kind, diameter in mm), placed at random inside the liver."""
     size = rng.normal(0.96 if female else 1.02, 0.03)
     girth = rng.normal(1, 0.045)
+    fat_mm = float(rng.uniform(8, 20) * (1.15 if female else 1))
 
     def blob(
         center: tuple[float, float, float],
@@ -337,7 +338,7 @@ def draw_anatomy(
         "stomach": blob((-55, 38, 32), (42, 34, 40), tilt=15),
         "right kidney": blob((60, -40, -52), (27, 25, 52), tilt=10, wave=0.02),
         "left kidney": blob((-60, -42, -40), (27, 25, 54), tilt=10, wave=0.02),
-        "spleen": blob((-98, -32, 38), (27, 46, 50), tilt=12),
+        "spleen": blob((-90, -32, 38), (29, 46, 52), tilt=12),
         "liver right": blob((72, 4, 22), (74, 78, 78)),
         "liver left": blob((8, 42, 44), (72, 36, 36)),
     }
@@ -357,9 +358,9 @@ def draw_anatomy(
     vessels = tuple((root, tip + rng.normal(0, 8, 3), float(rng.uniform(4.5, 6.5))) for tip in tips)
     bend = tuple(Waves.draw(rng, 2.2, (140, 300)) for _ in range(3))
     anatomy = Anatomy(
-        half_width=float(155 * girth),
-        half_depth=float(108 * girth * rng.normal(1, 0.02)),
-        fat_mm=float(rng.uniform(8, 20) * (1.15 if female else 1)),
+        half_width=float(155 * girth + 0.7 * (fat_mm - 12)),
+        half_depth=float(108 * girth * rng.normal(1, 0.02) + 0.7 * (fat_mm - 12)),
+        fat_mm=fat_mm,
         wall_mm=float(rng.uniform(12, 16)),
         scale=_triple(size * rng.normal(1, 0.015, 3)),
         bend=(bend[0], bend[1], bend[2]),

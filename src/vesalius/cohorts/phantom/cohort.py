@@ -28,7 +28,7 @@ from vesalius.cohorts.phantom.dicom_writer import (
 )
 from vesalius.cohorts.phantom.exam import NO_XRAY, Exam, Patient, examine
 from vesalius.errors import UsageError
-from vesalius.files import write_json, write_text
+from vesalius.files import read_json, write_json, write_text
 from vesalius.types import Json, PathLike
 
 MODALITIES = ("CT", "MR", "DX")
@@ -90,8 +90,8 @@ def write_phantom(
 ) -> PhantomTruth:
     """Write a simulated cohort: `out/dicom/`, `out/labels.csv`, `out/truth.json`.
 
-    Same arguments, same bytes. About 0.8 MB and half a second of one core per patient. An earlier
-    phantom in `out` is replaced.
+    Same arguments, same bytes. About 0.8 MB and half a second of one core per patient. A finished
+    phantom of the same arguments in `out` is kept as it is, another one is replaced.
 
     Args:
         patients: how many, 1 to 9000; with defects at least 16 or so.
@@ -104,9 +104,21 @@ def write_phantom(
     """
     out = Path(out)
     _validate(out, patients, modalities)
-    data = out / "dicom"
+    data, record = out / "dicom", out / "truth.json"
+    settings = {
+        "format": 1,
+        "simulated": True,
+        "seed": seed,
+        "count": patients,
+        "with_defects": defects,
+        "modalities": list(modalities),
+    }
+    if record.exists():
+        earlier = read_json(record)
+        if {name: earlier.get(name) for name in settings} == settings:
+            return _load(out, earlier)
+        record.unlink()  # comes back last, when all else is there
     if data.exists():
-        (out / "truth.json").unlink(missing_ok=True)
         shutil.rmtree(data)
     present = {"CT": ("CT", "SEG"), "MR": ("T1", "T2"), "DX": ("DX", "COPY")}
     wanted = {kind for modality in modalities for kind in present[modality]}
@@ -129,30 +141,46 @@ def write_phantom(
         unlabeled = truths[min(set(range(patients)) - set(planned))].patient_id
         found.append(Defect("label-without-image", _STRAY_LABEL, "", (), "a row without images"))
         found.append(Defect("image-without-label", unlabeled, "", (), "images without a row"))
-    labels = write_text(out / "labels.csv", _labels(truths, unlabeled, stray=defects))
-    truth = PhantomTruth(out, data, labels, seed, truths, tuple(found))
-    write_json(
-        out / "truth.json",
-        {
-            "format": 1,
-            "simulated": True,
-            "seed": seed,
-            "structures": {str(label): name for label, (name, _) in STRUCTURES.items()},
-            "patients": [asdict(patient) for patient in truths],
-            "defects": [asdict(defect) for defect in found],
-        },
+    write_text(out / "labels.csv", _labels(truths, unlabeled, stray=defects))
+    content = settings | {
+        "structures": {str(label): name for label, (name, _) in STRUCTURES.items()},
+        "patients": [asdict(patient) for patient in truths],
+        "defects": [asdict(defect) for defect in found],
+    }
+    write_json(record, content)
+    return _load(out, read_json(record))
+
+
+def _load(out: Path, content: Json) -> PhantomTruth:
+    patients = tuple(
+        PatientTruth(
+            **each
+            | {
+                "lesions": tuple(each["lesions"]),
+                "series": {kind: tuple(place) for kind, place in each["series"].items()},
+            }
+        )
+        for each in content["patients"]
     )
-    return truth
+    defects = tuple(Defect(**each | {"files": tuple(each["files"])}) for each in content["defects"])
+    return PhantomTruth(out, out / "dicom", out / "labels.csv", content["seed"], patients, defects)
 
 
 def new_exam(out: PathLike, seed: int = 0) -> Path:
     """Write the CT series of one further patient, whom no cohort holds, into the folder `out`.
 
-    The patient has a tumor or a cyst. Returns `out`, which then holds one DICOM series.
+    The patient has a tumor or a cyst. Returns `out`, which then holds one DICOM series and
+    nothing else; an earlier exam there is replaced.
+
+    Raises:
+        UsageError: `out` holds something else.
     """
     out = Path(out)
-    if out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out} must be a new or empty folder to write an exam into.")
+    earlier = list(out.iterdir()) if out.is_dir() else []
+    if any(not path.name.startswith("IM0") for path in earlier):
+        raise UsageError(f"{out} holds other files; write an exam into a new or empty folder.")
+    for path in earlier:
+        path.unlink()
     index = _UNSEEN
     exam = examine(seed, index, ("CT",))
     while not exam.patient.lesions:

@@ -8,6 +8,7 @@ Identifiers are hashes of what they identify, so one seed always gives the same 
 from __future__ import annotations
 
 import hashlib
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,8 +96,7 @@ def _make(seed: int, patient: Patient, image: Image) -> Series:
     spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
     instances = []
     for k in range(slices):
-        header = Dataset()
-        header.update(common)
+        header = Dataset({element.tag: copy(element) for element in common})
         number = slices - k if image.scanner.instances_from_top else k + 1
         header.SOPInstanceUID = uid(seed, patient.index, image.kind, "instance", k)
         header.InstanceNumber = number

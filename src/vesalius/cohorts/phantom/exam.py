@@ -213,9 +213,10 @@ def _scan_ct(
     values += physics.correlated_noise(values.shape, scanner.noise, rng)
     stored = _quantize(values, scanner)
     labels = LABEL_OF_TISSUE[tissues]
-    share = np.full((1, *values.shape), 0.5, np.float32)  # background wins below half a voxel
-    shares = [_mean_blocks((labels == label).view(np.uint8)) for label in STRUCTURES]
-    mask = np.concatenate([share, np.stack(shares)]).argmax(axis=0).astype(np.uint8)
+    # The largest share of a voxel wins, ties go to the later structure: lesions are small.
+    shares = [_mean_blocks((labels == label).view(np.uint8)) for label in reversed(STRUCTURES)]
+    background = np.full(values.shape, 0.49, np.float32)
+    mask = (len(STRUCTURES) - np.stack([*shares, background]).argmax(axis=0)).astype(np.uint8)
     names = {label: name for label, (name, _) in STRUCTURES.items()}
     return Image("CT", scanner, stored, affine), LabelMap(
         mask[None], affine, modality="CT", names=names
