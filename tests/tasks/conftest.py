@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from vesalius.cohorts.schema import empty_row
 from vesalius.errors import CorruptFile
 from vesalius.geometry import flat_affine
 from vesalius.volume import LabelMap, Volume
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported
 
 
 class MemoryCohort:

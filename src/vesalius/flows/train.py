@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -145,7 +146,9 @@ def _split(
     return make_split(cohort, target=target, seed=seed, ungrouped=ungrouped)
 
 
-def _plan(task: str, cohort: Cohort, cases: Cases, rows: Json, model: str, budget: Json) -> Json:
+def _plan(
+    task: str, cohort: Cohort, cases: Cases, rows: Mapping[str, str], model: str, budget: Json
+) -> Json:
     """Return `{"fingerprint", "decisions"}`, from training rows alone."""
     train = cases.subset(rows, "train")
     if task == "segment":

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 CASES = ("auto", "patient", "study", "series", "image")
 CaseKind = Literal["patient", "study", "series", "image"]
 _MOST_CLASSES = 100
+# Where left and right look alike, mirroring is harmless. Elsewhere (heart on the left, liver on
+# the right) laterality is part of the answer, or the marker in the image is.
+_MIRRORED = {"US", "IVUS", "OP", "OPT", "OPV", "SM", "GM", "XC", "ES", "DMS"}
 _COLUMNS = (
     "key", "root", "files", "member", "format", "patient", "study", "series", "modality", "kind",
-    "scanner", "shape", "spacing", "calibrated", "mask_files", "mask_member", "mask_format",
-    "mask_names", "findings",
+    "scanner", "shape", "spacing", "affine", "calibrated", "mask_files", "mask_member",
+    "mask_format", "mask_names", "findings",
 )  # fmt: skip
 
 
@@ -148,6 +151,12 @@ def class_order(names: Iterable[str]) -> list[str]:
     if all(_is_number(name) for name in distinct):
         return sorted(distinct, key=float)
     return distinct
+
+
+def mirror_is_harmless(modalities: Iterable[str]) -> bool:
+    """Return whether images of all these modalities may be mirrored; unknown ones may not."""
+    found = set(modalities)
+    return bool(found) and found <= _MIRRORED
 
 
 def external_cases(cases: Cases, rows: Mapping[str, str]) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -23,29 +24,33 @@ _SECONDS_AT_THE_END = 3.0  # scores, intervals, card
 
 
 def measure_steps(
+    budget: Json,
     model: nn.Module,
     *,
     step_loss: StepLoss,
     validate: Validate,
     fabric: Fabric,
-    deadline: float,
+    started: float,
     finals: float,
     most: int,
 ) -> Json:
-    """Return how many steps fit until `deadline`, measured on a model to be thrown away.
+    """Return the `steps` of a budget: as asked, or as many as its minutes were measured to fit.
 
     Args:
-        model: of the plan's shape; its weights are spoilt.
+        budget: `{"steps": n}`, or `{"minutes": m}` for everything since `started`.
+        model: of the plan's shape, to be thrown away: its weights are spoilt.
         step_loss: as in `loop.fit`; drawing the batch is part of what is measured.
         validate: as in `loop.fit`.
         fabric: device and precision.
-        deadline: on the clock of `time.monotonic`.
+        started: on the clock of `time.monotonic`.
         finals: the work after training, in validations.
         most: steps beyond which more are pointless.
 
     Raises:
         BudgetError: less than ten steps would fit.
     """
+    if "steps" in budget:
+        return {"steps": int(budget["steps"])}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
 
@@ -61,7 +66,7 @@ def measure_steps(
         start = time.perf_counter()
         validate(wrapped)
         per_validation = time.perf_counter() - start
-    left = deadline - time.monotonic()
+    left = started + 60 * float(budget["minutes"]) - time.monotonic()
     at_the_end = finals * per_validation + _SECONDS_AT_THE_END
     steps = steps_within(
         left, per_step=per_step, per_validation=per_validation, at_the_end=at_the_end, most=most
@@ -74,19 +79,20 @@ def measure_steps(
     }
 
 
-def seconds_per_call(call: Callable[[int], object], *, at_most: float = 10.0) -> float:
-    """Return the mean seconds of `call(n)` after one unmeasured call.
+def seconds_per_call(call: Callable[[int], object], *, at_most: float = 8.0) -> float:
+    """Return the median seconds of `call(n)`, the first two calls not counted.
 
-    Measures at least two and at most eight calls, within about `at_most` seconds.
+    Measures at least three and at most twenty calls, within about `at_most` seconds.
     """
-    call(0)
-    start = time.perf_counter()
-    for count in range(1, 9):
-        call(count)
-        spent = time.perf_counter() - start
-        if count >= 2 and spent * (count + 1) / count > at_most:
+    begin = time.perf_counter()
+    spent: list[float] = []
+    for number in range(22):
+        start = time.perf_counter()
+        call(number)
+        spent.append(time.perf_counter() - start)
+        if number >= 4 and time.perf_counter() - begin > at_most:
             break
-    return spent / count
+    return statistics.median(spent[2:])
 
 
 def steps_within(

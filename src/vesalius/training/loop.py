@@ -60,6 +60,20 @@ class Settings:
     checkpoint_seconds: float = 20.0
     stop_after: float | None = None
 
+    @classmethod
+    def from_plan(cls, optimizer: Json, measured: Json, validations: int) -> Settings:
+        """Return the settings of a plan: its optimizer, and its number of steps as measured."""
+        steps = int(measured["steps"])
+        return cls(
+            steps=steps,
+            lr=optimizer["lr"],
+            warmup=max(1, steps // 20),
+            weight_decay=optimizer["weight_decay"],
+            clip_norm=optimizer["clip_norm"],
+            validate_every=max(1, steps // validations),
+            stop_after=measured.get("stop_after"),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,13 +29,12 @@ from vesalius.training.order import batch_positions, step_random
 from vesalius.types import Array, Json, Progress
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
     from vesalius.cohorts import Cohort
 
 _WINDOW_IMAGES = 40  # training images from which a window is fitted
 _WINDOW_VALUES = 100_000  # values of each
 _AIR = -950.0  # HU; below lies air
+_CASES_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +81,18 @@ def train_run(
     step_loss = _step_loss(decisions, views, train, seed, fabric.device)
     validate = _validation(decisions, views, val, fabric.device)
     if "steps" not in run.plan["measured"]:
-        run = run.measure(**_steps(decisions, step_loss, validate, fabric, len(train), started))
-    measured = run.plan["measured"]
-    settings = Settings(
-        steps=measured["steps"],
-        lr=decisions["optimizer"]["lr"],
-        warmup=max(1, measured["steps"] // 20),
-        weight_decay=decisions["optimizer"]["weight_decay"],
-        clip_norm=decisions["optimizer"]["clip_norm"],
-        validate_every=max(1, measured["steps"] // budget.VALIDATIONS),
-        stop_after=measured.get("stop_after"),
-    )
+        measured = budget.measure_steps(
+            decisions["budget"],
+            new_model(decisions, 0),
+            step_loss=step_loss,
+            validate=validate,
+            fabric=fabric,
+            started=started,
+            finals=4,  # in 32 bit, with scores and report
+            most=max(10, decisions["max_epochs"] * len(train) // decisions["batch"]),
+        )
+        run = run.measure(**measured)
+    settings = Settings.from_plan(decisions["optimizer"], run.plan["measured"], budget.VALIDATIONS)
     outcome = fit(
         model,
         step_loss=step_loss,
@@ -105,7 +105,7 @@ def train_run(
     record = {"plan": run.id, "step": outcome.best_step}
     checkpoint.save_model(run.path / "model.safetensors", model, record)
     classifier = Classifier(model, decisions, normalizer)
-    write_scores(run, val, _answers(classifier, views, val), "val")
+    write_scores(run, val, list(_answers(classifier, views, val)), "val")
     shutil.rmtree(run.path / "cache", ignore_errors=True)
     lost = [f"image {key} could not be prepared: {why}" for key, why in views.failures.items()]
     return run.note(*lost).measure(
@@ -257,37 +257,18 @@ def _validation(
     return validate
 
 
-def _steps(
-    decisions: Json,
-    step_loss: StepLoss,
-    validate: Validate,
-    fabric: Fabric,
-    cases: int,
-    started: float,
-) -> Json:
-    """Return the number of steps: as asked, or as many as the minutes allow."""
-    if "steps" in decisions["budget"]:
-        return {"steps": int(decisions["budget"]["steps"])}
-    return budget.measure_steps(
-        new_model(decisions, 0),
-        step_loss=step_loss,
-        validate=validate,
-        fabric=fabric,
-        deadline=started + 60 * float(decisions["budget"]["minutes"]),
-        finals=5,  # 32 bit, one case at a time
-        most=max(10, decisions["max_epochs"] * cases // decisions["batch"]),
-    )
+def _answers(classifier: Classifier, views: Views, cases: Sequence[Case]) -> Iterator[Answer]:
+    """Yield the answers for prepared cases, in order, some at a time."""
+    for start in range(0, len(cases), _CASES_AT_ONCE):
+        part = cases[start : start + _CASES_AT_ONCE]
+        held = [[views.of(k) for k in _keys(case) if k in views.places] for case in part]
+        served = [images for images in held if images]
+        answers: Array = classifier.probabilities(served) if served else np.empty((0, 0))
+        table = iter(answers)
+        for case, images in zip(part, held, strict=True):
+            lost = [f"image {k}: {views.failures[k]}" for k in _keys(case) if k in views.failures]
+            yield Answer(next(table) if images else None, "; ".join(lost))
 
 
-def _answers(classifier: Classifier, views: Views, cases: Sequence[Case]) -> list[Answer]:
-    answers = []
-    for case in cases:
-        held = [views.of(row["key"]) for row in case.rows if row["key"] in views.places]
-        lost = [
-            f"image {k}: {views.failures[k]}"
-            for r in case.rows
-            if (k := r["key"]) in views.failures
-        ]
-        p = classifier.probabilities([held])[0] if held else None
-        answers.append(Answer(p, "; ".join(lost)))
-    return answers
+def _keys(case: Case) -> list[str]:
+    return [row["key"] for row in case.rows]

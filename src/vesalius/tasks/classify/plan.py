@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from vesalius.errors import CohortError
-from vesalius.tasks.cases import Case, class_order
+from vesalius.tasks.cases import Case, class_order, mirror_is_harmless
 from vesalius.training.device import best_precision
 from vesalius.training.loss import class_weights
 from vesalius.types import Json
@@ -20,9 +21,6 @@ VOLUMETRIC = 40  # voxels up to which a volume is seen whole, by 3D convolutions
 SLICES = 8  # of a larger volume
 VIEWS = 8  # of one case in one training step
 MAX_EPOCHS = 100
-# Where left and right look alike, mirroring is harmless. Elsewhere (heart on the left, liver on
-# the right) laterality is part of the answer, or the marker in the image is.
-MIRRORED = {"US", "IVUS", "OP", "OPT", "OPV", "SM", "GM", "XC", "ES", "DMS"}
 
 
 def fingerprint(train: Sequence[Case]) -> Json:
@@ -68,7 +66,7 @@ def decide(found: Json, classes: Sequence[str], *, model: str, budget: Json, cas
     size = _up(side, 4) if side <= SMALL else min(LARGEST, _up(side, 16))
     stem = "medium" if whole or SMALL < size <= 64 else "small" if size <= SMALL else "large"
     several = found["images_per_case"] > 1 or (found["volumes"] > 0 and not whole)
-    mirrored = bool(found["modalities"]) and set(found["modalities"]) <= MIRRORED
+    mirrored = mirror_is_harmless(found["modalities"])
     counts = [found["cases_per_class"].get(name, 0) for name in classes]
     return {
         "case": case,
@@ -78,7 +76,7 @@ def decide(found: Json, classes: Sequence[str], *, model: str, budget: Json, cas
             "name": "resnet18" if model == "auto" else model,
             "spatial_dims": dims,
             "in_channels": 3 if found["color"] and not whole else 1,
-            "options": {"stem": stem, "width": 32 if whole else 64},
+            "options": {"stem": stem, "width": _width(stem)},
         },
         "input": {"size": size, "slices": SLICES, "views": VIEWS},
         "pooling": "mean of a volume's slices, then mean of a case's images",
@@ -97,6 +95,11 @@ def decide(found: Json, classes: Sequence[str], *, model: str, budget: Json, cas
         "precision": best_precision(),
         "budget": budget,
     }
+
+
+def _width(stem: str) -> int:
+    """Return the first stage's channels: half where it runs at full resolution on a CPU."""
+    return 64 if torch.cuda.is_available() or stem == "large" else 32
 
 
 def _up(value: float, multiple: int) -> int:

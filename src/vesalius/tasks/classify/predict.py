@@ -113,7 +113,8 @@ class Classifier:
 
     def _flush(self, waiting: list[tuple[list[Array], str]]) -> Iterator[Answer]:
         served = [views for views, _ in waiting if views]
-        answers = iter(self.probabilities(served) if served else [])
+        table: Array = self.probabilities(served) if served else np.empty((0, 0))
+        answers = iter(table)
         for views, reason in waiting:
             yield Answer(next(answers) if views else None, reason)
 

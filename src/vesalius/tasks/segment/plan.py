@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fingerprint of images and masks -> every decision of a segmentation run.
+
+The rules follow Isensee et al.: nnU-Net, Nature Methods 2021 (median spacing, patch shaped like
+the median image, pooling per axis by spacing), cut down to what the machine at hand can train.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from vesalius.errors import CohortError, DataError, UsageError
+from vesalius.geometry import axis_codes
+from vesalius.tasks.cases import Case, mirror_is_harmless
+from vesalius.training.device import best_precision
+from vesalius.types import Array, Json
+
+if TYPE_CHECKING:
+    from vesalius.cohorts import Cohort
+
+MASKS = 300  # training masks that are read to learn the labels
+THIN = 12  # slices below which a volume is treated slice by slice
+ANISOTROPIC = 3.0  # times coarser than the other axes
+MIN_EDGE = 4  # voxels left at the coarsest level
+MOST_LEVELS = 5
+MOST_WIDTH = 256
+MAX_EPOCHS = 400
+WINDOWS = 24  # patches that the median image may be worth, before its spacing is coarsened
+
+
+def fingerprint(cohort: Cohort, train: Sequence[Case]) -> Json:
+    """Return shapes, spacings (RAS order for volumes), channels and labels of training images.
+
+    Raises:
+        CohortError: no training image, or no mask with anything in it.
+    """
+    rows = [row for case in train for row in case.rows]
+    if not rows:
+        raise CohortError("the training subset holds no image with a mask; check the split")
+    flat = np.median([row["shape"][3] for row in rows]) < THIN
+    grids = [_grid(row, reorder=not flat) for row in rows]
+    labels, read = _labels(cohort, rows)
+    if not labels:
+        raise CohortError(
+            f"none of the {read} training masks holds a label other than 0; look at the masks "
+            "with `vesalius check`"
+        )
+    shapes = np.array([shape for shape, _ in grids])
+    spacings = np.array([spacing for _, spacing in grids])
+    return {
+        "images": len(rows),
+        "spatial_dims": 2 if flat else 3,
+        "channels": int(np.median([row["shape"][0] for row in rows])),
+        "modalities": dict(sorted(Counter(row["modality"] or "" for row in rows).items())),
+        "median_shape": np.median(shapes, axis=0).round().astype(int).tolist(),
+        "median_spacing": np.median(spacings, axis=0).round(4).tolist(),
+        "fine_spacing": np.percentile(spacings, 10, axis=0).round(4).tolist(),
+        "labels": labels,
+        "masks_read": read,
+    }
+
+
+def decide(found: Json, *, model: str, budget: Json) -> Json:
+    """Return the decisions that follow from a fingerprint and the device; a function of both.
+
+    Args:
+        found: of `fingerprint`.
+        model: `unet` or `auto`.
+        budget: `{"minutes": m}` or `{"steps": n}`.
+    """
+    if model not in ("auto", "unet"):
+        raise UsageError(f"model must be auto or unet for segment, got '{model}'")
+    dims, large = found["spatial_dims"], torch.cuda.is_available()
+    voxels = {(2, False): 2**16, (3, False): 2**17, (2, True): 2**18, (3, True): 2**21}
+    limit = voxels[dims, large]
+    spacing = _target_spacing(found, dims)
+    extent = np.array(found["median_shape"][:dims]) * found["median_spacing"][:dims]
+    while np.prod(extent / spacing) > WINDOWS * limit:  # coarsen the finer axes first
+        spacing = np.where(spacing < 0.5 * spacing.max(), spacing * 1.03, spacing)
+        if (spacing >= 0.5 * spacing.max()).all():
+            spacing = spacing * 1.03
+    shape = np.maximum(1, np.round(extent / spacing)).astype(int)
+    patch, strides, kernels = _topology(shape, spacing, limit)
+    base = 32 if large else 16
+    widths = [min(MOST_WIDTH, base * 2**level) for level in range(len(strides))]
+    color = dims == 2 and found["channels"] >= 3
+    mirrored = mirror_is_harmless(found["modalities"])
+    fine = np.flatnonzero(spacing < ANISOTROPIC * spacing.min()).tolist()
+    batch = max(2, min(8 if dims == 2 else 4, 4 * limit // int(np.prod(patch))))
+    return {
+        "labels": [found["labels"][value] for value in found["labels"]],
+        "values": [int(value) for value in found["labels"]],
+        "network": {
+            "name": "unet",
+            "spatial_dims": dims,
+            "in_channels": 3 if color else found["channels"],
+            "options": {"widths": widths, "strides": strides, "kernels": kernels},
+        },
+        "color": color,
+        "orientation": "RAS" if dims == 3 else "native",
+        "spacing": [round(float(value), 4) for value in spacing],
+        "patch": [int(size) for size in patch],
+        "batch": batch,
+        "forced_foreground": 1 / 3,
+        "normalization": "median/MAD, clip, z-score; a window for CT in HU",
+        "augmentation": {
+            "rotation": 15.0,
+            "scale": 0.2,
+            "shift": 0.05,
+            "flips": list(range(dims)) if mirrored else [],
+            "planes": [[a, b] for a in fine for b in fine if a < b],
+        },
+        "loss": "soft Dice over the batch plus cross-entropy",
+        "optimizer": {"name": "AdamW", "lr": 2e-3, "weight_decay": 0.01, "clip_norm": 5.0},
+        "overlap": 0.5,
+        "max_epochs": MAX_EPOCHS,
+        "precision": best_precision(),
+        "budget": budget,
+    }
+
+
+def _target_spacing(found: Json, dims: int) -> Array:
+    spacing = np.array(found["median_spacing"][:dims])
+    shape = np.array(found["median_shape"][:dims])
+    worst = int(spacing.argmax())
+    rest = np.delete(np.arange(dims), worst)
+    if spacing[worst] > ANISOTROPIC * spacing[rest].max() and (
+        shape[worst] * ANISOTROPIC < shape[rest].min()
+    ):
+        spacing[worst] = max(found["fine_spacing"][worst], spacing[rest].max())
+    return spacing
+
+
+def _topology(
+    shape: Array, spacing: Array, limit: int
+) -> tuple[list[int], list[list[int]], list[list[int]]]:
+    """Return patch, strides and kernels: as much of the median image as the limit allows."""
+    patch = np.maximum(shape, 2 * MIN_EDGE).astype(int)
+    while True:
+        strides, kernels = _levels(patch, spacing)
+        multiple = np.prod(strides, axis=0)
+        padded = -(-patch // multiple) * multiple
+        if np.prod(padded) <= limit:
+            return padded.tolist(), strides, kernels
+        shrinkable = padded > 2 * MIN_EDGE
+        widest = int(np.where(shrinkable, padded * spacing, 0).argmax())
+        patch[widest] = (padded[widest] - 1) // multiple[widest] * multiple[widest]
+
+
+def _levels(patch: Array, spacing: Array) -> tuple[list[list[int]], list[list[int]]]:
+    """Halve each axis while it is long enough and not coarser than the others by 2."""
+    size, step = patch.astype(float), spacing.astype(float)
+    strides: list[list[int]] = [[1] * len(patch)]
+    kernels = [_kernel(step)]
+    while len(strides) < MOST_LEVELS:
+        able = size >= 2 * MIN_EDGE
+        if not able.any():
+            break
+        halve = able & (step < 2 * step[able].min())
+        size, step = np.where(halve, size / 2, size), np.where(halve, step * 2, step)
+        strides.append(np.where(halve, 2, 1).tolist())
+        kernels.append(_kernel(step))
+    return strides, kernels
+
+
+def _kernel(step: Array) -> list[int]:
+    return [3 if value < 2 * step.min() else 1 for value in step.tolist()]
+
+
+def _grid(row: Json, *, reorder: bool) -> tuple[list[int], list[float]]:
+    """Return `(shape, spacing)` along i, j, k, or along right, anterior, superior."""
+    shape, spacing = list(row["shape"][1:]), list(row["spacing"])
+    if not reorder or not row["affine"]:
+        return shape, spacing
+    codes = axis_codes(np.array(row["affine"], dtype=float).reshape(4, 4))
+    world = ["LRPAIS".index(code) // 2 for code in codes]
+    order = [world.index(axis) for axis in range(3)]
+    return [shape[n] for n in order], [spacing[n] for n in order]
+
+
+def _labels(cohort: Cohort, rows: list[Json]) -> tuple[dict[str, str], int]:
+    """Return value -> name over training masks, and how many were read."""
+    rng = np.random.default_rng(0)
+    names: dict[int, str] = {}
+    found: set[int] = set()
+    read = 0
+    for place in rng.permutation(len(rows))[:MASKS]:
+        row = rows[place]
+        for value, name in json.loads(row["mask_names"] or "{}").items():
+            names.setdefault(int(value), str(name))
+        try:
+            mask = cohort.read_mask(row)
+        except DataError:
+            continue  # named when the image is prepared
+        read += 1
+        found |= {int(value) for value in np.unique(mask.data) if value != 0}
+        for value, name in mask.names.items():
+            names.setdefault(int(value), str(name))
+    taken: set[str] = set()
+    out: dict[str, str] = {}
+    for value in sorted(found):
+        name = names.get(value) or f"label-{value}"
+        out[str(value)] = name if name not in taken else f"{name}-{value}"
+        taken.add(name)
+    return out, read
