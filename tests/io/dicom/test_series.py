@@ -227,6 +227,21 @@ def test_a_duplicate_is_left_out_and_named(write_series: Write, same_instance: b
     assert len(stack.duplicates) == 1
 
 
+def test_slices_side_by_side_are_no_duplicates(write_series: Write) -> None:
+    def two_columns(k: int, ds: Dataset) -> None:
+        ds.ImagePositionPatient = [50 * (k % 2), 0, 2.0 * (k // 2)]
+
+    result = read(write_series(VOLUME, edit=two_columns))
+    assert [(stack.label, len(stack.slices)) for stack in result] == [("", 4), ("shifted", 4)]
+    assert names(result) == set()
+
+    def all_over(k: int, ds: Dataset) -> None:
+        ds.ImagePositionPatient = [5 * k, 0, 0]
+
+    result = read(write_series(np.repeat(VOLUME, 8, 0), edit=all_over))
+    assert sum(len(stack.slices) for stack in result) == 64
+
+
 def test_echoes_become_stacks_and_times_become_time_points(write_series: Write) -> None:
     def echoes(k: int, ds: Dataset) -> None:
         ds.ImagePositionPatient = [-10, -20, 2.0 * (k // 2)]

@@ -8,11 +8,10 @@ for files alike.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 from vesalius.errors import CorruptFile
 from vesalius.io.dicom import values as v
@@ -178,11 +177,15 @@ def _from_groups(path: str, header: Header, count: int, limits: Limits) -> list[
     for n, frame in enumerate(frames):
         found_here = {"number": n + 1} | shared | _values(frame, readers, path)
         # A real-world mapping names the unit of the scaled values when it is the same scaling.
-        mapping = found_here.pop("mapped_slope", None), found_here.pop("mapped_intercept", None)
         unit = found_here.pop("units", None)
-        scaling = found_here.get("slope"), found_here.get("intercept")
-        if unit and None not in (*mapping, *scaling) and np.allclose(mapping, scaling, rtol=1e-6):
+        if unit and all(
+            math.isclose(found_here.get(f"mapped_{name}", math.nan), found_here.get(name, math.nan),
+                         rel_tol=1e-6, abs_tol=1e-12)
+            for name in ("slope", "intercept")
+        ):  # fmt: skip
             found_here["unit"] = unit
+        for name in ("mapped_slope", "mapped_intercept"):
+            found_here.pop(name, None)
         slices.append(slice_of(path, header, n, **found_here))
     return slices
 

@@ -18,6 +18,7 @@ from vesalius.io.dicom.slices import Slice
 
 # Time points may lie this far apart in their plane and still share a grid.
 _SAME_PLANE_MM = 0.1
+_LAYERS = 16  # stacks told apart by their shift in the plane
 
 
 def _tail(s: Slice) -> Hashable:
@@ -53,22 +54,23 @@ class Separated(NamedTuple):
 def separate(members: list[Slice]) -> list[Separated]:
     """Drop exact copies, then tell repeated positions apart by contrast and time."""
     kept: list[Slice] = []
-    copies: list[Slice] = []
-    seen: set[Hashable] = set()
+    copies: list[tuple[Slice, Slice]] = []  # and what it is a copy of
+    seen: dict[Hashable, Slice] = {}
     for s in members:
         instance = s.header.sop_instance
         marks = {(instance, s.frame)} if instance else set()
         if s.header.sha256:
             marks.add((s.header.sha256, s.frame))
-        (copies if marks & seen else kept).append(s)
-        seen |= marks
+        twin = next((seen[mark] for mark in marks if mark in seen), None)
+        if twin is None:
+            kept.append(s)
+        else:
+            copies.append((s, twin))
+        seen |= dict.fromkeys(marks, twin or s)
     parts = _split(kept, "")
-    for copy in copies:  # booked with the part that holds their twin
-        twin = next(
-            (part for part in parts for time in part.times for s in time if same_spot(s, copy)),
-            parts[0],
-        )
-        twin.duplicates.append(copy)
+    owner = {id(s): part for part in parts for time in part.times for s in time}
+    for copy, twin in copies:
+        owner.get(id(twin), parts[0]).duplicates.append(copy)
     return parts
 
 
@@ -106,15 +108,31 @@ def _split(members: list[Slice], label: str) -> list[Separated]:
                     Separated(f"{label} {name} {_text(key)}".strip(), [_sorted(group)], [])
                     for key, group in groups.items()
                 ]
-    kept: dict[int, Slice] = {}
-    copies: list[Slice] = []
-    shifted: list[Slice] = []
-    for s, rank in zip(members, index, strict=True):
-        twin = kept.setdefault(rank, s)
-        if twin is not s:
-            (copies if same_spot(s, twin) else shifted).append(s)
-    parts = [Separated(label, [[kept[n] for n in sorted(kept)]], copies)]
-    return parts + (_split(shifted, f"{label} shifted".strip()) if shifted else [])
+    return _layers(members, index, label)
+
+
+def _layers(members: list[Slice], index: list[int], label: str) -> list[Separated]:
+    """Keep the first slice at each position; the others are duplicates, or shifted in the plane.
+
+    Shifted ones form stacks of their own, a few deep; what is left then stands alone.
+    """
+    parts = []
+    left = list(zip(members, index, strict=True))
+    for _ in range(_LAYERS):
+        kept: dict[int, Slice] = {}
+        copies: list[Slice] = []
+        shifted: list[tuple[Slice, int]] = []
+        for s, rank in left:
+            twin = kept.setdefault(rank, s)
+            if twin is not s and same_spot(s, twin):
+                copies.append(s)
+            elif twin is not s:
+                shifted.append((s, rank))
+        parts.append(Separated(label, [[kept[n] for n in sorted(kept)]], copies))
+        left, label = shifted, label if "shifted" in label else f"{label} shifted".strip()
+        if not left:
+            return parts
+    return parts + [Separated(label, [[s]], []) for s, _ in left]
 
 
 def same_spot(a: Slice, b: Slice) -> bool:

@@ -26,7 +26,7 @@ from vesalius.io.dicom.header import Header
 from vesalius.io.dicom.kinds import IMAGES, kind_of
 from vesalius.io.dicom.multiframe import slices_of
 from vesalius.io.dicom.placement import Placement, normal_of, place
-from vesalius.io.dicom.separation import Separated, same_spot, separate
+from vesalius.io.dicom.separation import Separated, separate
 from vesalius.io.dicom.slices import Slice, slice_of
 from vesalius.io.limits import DEFAULT_LIMITS, Limits
 from vesalius.types import Affine, PathLike, Shape3, Spacing3
@@ -249,18 +249,16 @@ def _duplicates(part: Separated) -> list[Problem]:
     if not part.duplicates:
         return []
     slices = part.times[0]
+    spots = np.array([s.position for s in slices])
     places = []
     same = True
     for copy in part.duplicates:
-        k = next(
-            (k for k, s in enumerate(slices) if s.position and same_spot(s, copy)),
-            None,
-        )  # fmt: skip
+        k = int(np.abs(spots - copy.position).max(axis=1).argmin())
         places.append(k)
-        twin = slices[k] if k is not None else None
-        same &= twin is not None and (
-            copy.header.sop_instance == twin.header.sop_instance
-            or (copy.header.sha256 is not None and copy.header.sha256 == twin.header.sha256)
+        twin, header = slices[k].header, copy.header
+        same &= copy.frame == slices[k].frame and (
+            (header.sop_instance is not None and header.sop_instance == twin.sop_instance)
+            or (header.sha256 is not None and header.sha256 == twin.sha256)
         )
     return [
         Problem(
