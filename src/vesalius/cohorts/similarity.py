@@ -58,6 +58,7 @@ def table_near_duplicates(table: pa.Table) -> Array:
     Uses the columns `phash` and `signature`; rows without them (not scanned, constant or tiny)
     resemble nothing. Rows of equal `content_hash` are not compared: see `exact_duplicates`.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     known = np.flatnonzero(pc.is_valid(table["phash"]).to_numpy())
@@ -67,7 +68,7 @@ def table_near_duplicates(table: pa.Table) -> Array:
     _, first = np.unique(content.indices.to_numpy(), return_index=True)
     known = known[np.sort(first)]
     part = table.select(["phash", "signature"]).take(known)
-    codes = part["signature"].combine_chunks().cast(f"fixed_size_binary[{SIGNATURE}]")
+    codes = part["signature"].combine_chunks().cast(pa.binary(SIGNATURE))
     flat = np.frombuffer(codes.buffers()[1], np.int8, len(codes) * SIGNATURE)
     links = near_duplicates(part["phash"].to_numpy(), flat.reshape(-1, SIGNATURE))
     pairs: Array = known[links]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from vesalius.cohorts.grouping import NEEDED, group_rows
+from vesalius.cohorts.schema import LABEL, label_column
 from vesalius.cohorts.stratify import Strata, share_out, strata
 from vesalius.errors import CohortError, UsageError, did_you_mean
 from vesalius.files import read_json, write_json
@@ -117,7 +118,8 @@ def make_split(
     Raises:
         UsageError: a wrong argument. CohortError: too few groups, sites or labels.
     """
-    names = [target] if isinstance(target, str) else list(target or ())
+    asked = [target] if isinstance(target, str) else list(target or ())
+    names = [label_column(name).removeprefix(LABEL) for name in asked]
     known = list(cohort.targets)
     for name in names:
         if name not in known:
@@ -125,7 +127,7 @@ def make_split(
                 f"target {name!r} is not a label of the cohort; labels are "
                 f"{', '.join(known) or 'none'}.{did_you_mean(name, known)}"
             )
-    columns = [*NEEDED, "split", "site", "scanner", *(f"label_{name}" for name in names)]
+    columns = [*NEEDED, "split", "site", "scanner", *(LABEL + name for name in names)]
     return split_table(
         cohort.to_arrow(columns),
         targets=names,
@@ -173,7 +175,7 @@ def split_table(
         grouping = group_rows(table)
         group = grouping.of
         audit.extend(grouping.audit)
-    labels = {name: table[f"label_{name}"].to_pylist() for name in targets}
+    labels = {name: table[LABEL + name].to_pylist() for name in targets}
     kinds = _kinds(labels, len(keys))
     given = [name or "" for name in table["split"].to_pylist()] if official else [""] * len(keys)
     if any(given):

@@ -49,10 +49,10 @@ def share_out(
         seed: breaks ties; with the group names alone it decides, never the order of the mapping.
 
     Groups are taken from the most decisive (largest share of some label) to the least, and each
-    goes where it lowers most the sum over labels, rows and groups of (held - wanted)^2 /
-    total^2. This is the iterative stratification of Sechidis, Tsoumakas and Vlahavas ("On the
-    stratification of multi-label data", ECML PKDD 2011) with groups in place of rows. Every
-    subset gets a group while there are enough of them.
+    goes where it lowers most the sum over labels, rows and groups of (held - wanted)^2 / wanted,
+    in parts of the label's total. This is the iterative stratification of Sechidis, Tsoumakas and
+    Vlahavas ("On the stratification of multi-label data", ECML PKDD 2011) with groups in place
+    of rows. Every subset gets a group while there are enough of them.
     """
     subsets = list(fractions)
     wanted = np.array([fractions[name] for name in subsets], float)
@@ -74,19 +74,19 @@ def share_out(
     }
     names.sort(key=lambda name: -float(vectors[name][1].max()))  # stable: ties stay drawn
     held = np.zeros((len(subsets), len(kinds)))
-    chosen: dict[str, str] = {}
+    chosen: dict[str, int] = {}
     empty = set(range(len(subsets)))
     for position, name in enumerate(names):
         where, share = vectors[name]
         lack = held[:, where] - wanted[:, None]
-        cost = (share * (2 * lack + share)).sum(axis=1)
+        cost = (share * (2 * lack + share)).sum(axis=1) / wanted
         if len(names) - position <= len(empty):  # the rest must go to subsets without a group
             cost[[n for n in range(len(subsets)) if n not in empty]] = np.inf
         best = int(np.argmin(cost))
         held[best, where] += share
         empty.discard(best)
-        chosen[name] = subsets[best]
-    return chosen
+        chosen[name] = best
+    return {name: subsets[n] for name, n in chosen.items()}
 
 
 def _count(rows: Sequence[Strata]) -> Counter[Hashable]:
