@@ -138,11 +138,11 @@ def write(volume: Volume, path: PathLike, *, format: str | None = None, **option
             + (hint or did_you_mean(name, known))
         )
     if name == "dicom-seg":
-        from vesalius.io.dicom.segmentation import write_segmentation
+        from vesalius.io.dicom.segmentation_writer import write_segmentation
 
         return Path(write_segmentation(volume, path, **options))
     if name == "rtstruct":
-        from vesalius.io.dicom.rtstruct import write_rtstruct
+        from vesalius.io.dicom.rtstruct_writer import write_rtstruct
 
         return Path(write_rtstruct(volume, path, **options))
     if options:

@@ -145,7 +145,7 @@ FORMATS: dict[str, Format] = _table(
            note="Write the array as NIfTI or NRRD."),
     Format("pickle", "Python pickle or PyTorch file", (".pt", ".pth", ".pkl", ".pickle"),
            note="Never opened: unpickling runs code. Write the array as NIfTI."),
-    Format("video", "video", (".mp4", ".avi", ".mov", ".mkv"), ((4, b"ftyp"),),
+    Format("video", "video or HEIF", (".mp4", ".avi", ".mov", ".mkv"), ((4, b"ftyp"),),
            note="Extract its frames as PNG."),
     Format("pdf", "PDF", (".pdf",), ((0, b"%PDF"),),
            note="Not an image."),

@@ -60,7 +60,7 @@ def read(
             _check(image, 1, 4, name, size, limits)
             pages = _array(image, palette, name)[None]
         else:
-            raise UnsupportedFormat("not a PNG, JPEG, TIFF or BMP file", path=name)
+            raise CorruptFile("the content is not PNG, JPEG, TIFF or BMP", path=name)
     # pages: (k, rows, columns, channel)
     data = pages.transpose(3, 2, 1, 0)
     return Volume(
