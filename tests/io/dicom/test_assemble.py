@@ -269,7 +269,10 @@ def test_unplaced_and_unsound_series_are_refused(write_series: Write) -> None:
         if k == 3:
             ds.ImagePositionPatient = [0, -20, 37.5]
 
-    for edit in (unplaced, skewed, shifted):
+    def turned(_: int, ds: Dataset) -> None:
+        ds.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
+
+    for edit in (unplaced, skewed, shifted, turned):
         with pytest.raises(GeometryError):
             read_series(write_series(STORED, edit=edit), resample_irregular=True, allow_gaps=True)
     assert one(write_series(STORED[:1], edit=unplaced)).is_2d

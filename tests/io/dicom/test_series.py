@@ -121,6 +121,15 @@ def skewed(_: int, ds: Dataset) -> None:
     ds.ImageOrientationPatient = [1, 0, 0, 0.2, 0.98, 0]
 
 
+def turned(_: int, ds: Dataset) -> None:
+    ds.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]  # the positions stay along z
+
+
+def leaning(_: int, ds: Dataset) -> None:
+    angle = np.radians(70)
+    ds.ImageOrientationPatient = [1, 0, 0, 0, f"{np.cos(angle):.6f}", f"{np.sin(angle):.6f}"]
+
+
 def slope(k: int, ds: Dataset) -> None:
     ds.RescaleSlope, ds.RescaleIntercept = (2 if k > 3 else 1), 0
 
@@ -165,6 +174,8 @@ def unreadable(k: int, ds: Dataset) -> None:
         (other_orientation, "mixed-orientation", None),
         (mirrored, "orientation-contradiction", None),
         (skewed, "orientation-contradiction", None),
+        (turned, "orientation-contradiction", None),
+        (leaning, "orientation-contradiction", None),
         (slope, "uneven-slope", 4),
         (zero_slope, "uneven-slope", 0),
         (no_spacing, "no-spacing", None),
@@ -238,8 +249,9 @@ def test_slices_side_by_side_are_no_duplicates(write_series: Write) -> None:
     def all_over(k: int, ds: Dataset) -> None:
         ds.ImagePositionPatient = [5 * k, 0, 0]
 
-    result = read(write_series(np.repeat(VOLUME, 8, 0), edit=all_over))
-    assert sum(len(stack.slices) for stack in result) == 64
+    (stack,) = read(write_series(np.repeat(VOLUME, 8, 0), edit=all_over))
+    assert (len(stack.slices), stack.placed) == (64, False)
+    assert names([stack]) == {"orientation-contradiction"}
 
 
 def test_echoes_become_stacks_and_times_become_time_points(write_series: Write) -> None:

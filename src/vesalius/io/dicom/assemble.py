@@ -187,9 +187,8 @@ def _check(stack: Stack, *, allow_gaps: bool, resample_irregular: bool) -> None:
         refused += ["gantry-tilt"] if stack.tilt else []
         refused += [] if stack.even else ["uneven-spacing"]
     for problem in stack.problems:
-        # No resampling along k can mend these.
-        unsound = "lengths" in problem.evidence or "shift_mm" in problem.evidence
-        if problem.name in refused or unsound:
+        # No resampling can mend what is unsound.
+        if problem.name in refused or "unsound" in problem.evidence:
             raise GeometryError(
                 problem.message, path=path, problem=problem.name, **problem.evidence
             )

@@ -17,6 +17,8 @@ VOLUMETRIC = frozenset({"CT", "MR", "PT"})
 # Modalities that change the slope from slice to slice on purpose.
 _OWN_SLOPES = frozenset({"PT", "NM"})
 
+_MOST_TILT = 45.0  # degrees; gantries tilt by 30 at most
+
 
 class Problem(NamedTuple):
     """One defect of a stack: finding, severity, slice along k or None, sentence, numbers."""
@@ -93,7 +95,12 @@ def cosines(s: Slice) -> Iterator[Problem]:
             "row and column directions must be unit vectors at right angles, got lengths "
             f"{lengths[0]:.4f} and {lengths[1]:.4f} with a product of {dot:.4f}; geometry is "
             "unsound",
-            {"cosines": list(s.orientation), "lengths": list(lengths), "product": dot},
+            {
+                "cosines": list(s.orientation),
+                "lengths": list(lengths),
+                "product": dot,
+                "unsound": True,
+            },
         )
         return
     types = {value.upper() for value in s.image_type}
@@ -112,6 +119,20 @@ def cosines(s: Slice) -> Iterator[Problem]:
             + "; check the orientation",
             {"cosines": list(s.orientation), "patient_position": s.header.patient_position},
         )  # fmt: skip
+
+
+def side_by_side(slices: Sequence[Slice]) -> Problem:
+    """Return the problem of slices that all lie in one plane: positions run within it."""
+    positions = np.array([s.position for s in slices])
+    reach = float(np.linalg.norm(np.ptp(positions, axis=0)))
+    return Problem(
+        "orientation-contradiction",
+        "error",
+        None,
+        f"all {len(slices)} slices lie in one plane, up to {reach:.1f} mm apart: orientation or "
+        "positions are wrong; they are in the order of their instance numbers",
+        {"slices": len(slices), "reach_mm": reach, "unsound": True},
+    )
 
 
 def placing(placement: Placement, slices: Sequence[Slice], *, lenient: bool) -> Iterator[Problem]:
@@ -143,7 +164,16 @@ def placing(placement: Placement, slices: Sequence[Slice], *, lenient: bool) -> 
             {"smallest_mm": float(steps.min()), "largest_mm": float(steps.max()),
              "worst_offset_mm": placement.worst},
         )  # fmt: skip
-    if placement.tilt:
+    if placement.tilt > _MOST_TILT:
+        yield Problem(
+            "orientation-contradiction",
+            "error",
+            None,
+            f"positions run {placement.tilt:.1f} degrees off the normal of the stated orientation, "
+            "more than any gantry tilts: orientation or positions are wrong",
+            {"degrees": placement.tilt, "unsound": True},
+        )
+    elif placement.tilt:
         stated = slices[0].header.gantry_tilt
         yield Problem(
             "gantry-tilt",
@@ -161,7 +191,7 @@ def placing(placement: Placement, slices: Sequence[Slice], *, lenient: bool) -> 
             None,
             f"slices are shifted against each other by up to {placement.shift:.3f} mm in their "
             "plane; no grid holds them: check the positions",
-            {"shift_mm": placement.shift},
+            {"shift_mm": placement.shift, "unsound": True},
         )
 
 

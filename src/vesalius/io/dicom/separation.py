@@ -135,6 +135,14 @@ def _layers(members: list[Slice], index: list[int], label: str) -> list[Separate
     return parts + [Separated(label, [[s]], []) for s, _ in left]
 
 
+def is_side_by_side(members: list[Slice]) -> bool:
+    """Return whether three or more slices lie in one plane, all at different places."""
+    if len(members) < 3 or max(_positions(members)) > 0:
+        return False
+    spots = np.array([s.position for s in members])
+    return len(np.unique(np.rint(spots / _SAME_PLANE_MM), axis=0)) == len(members)
+
+
 def same_spot(a: Slice, b: Slice) -> bool:
     """Return whether two slices begin at one point."""
     return bool(np.abs(np.subtract(a.position or (), b.position or ())).max() <= _SAME_PLANE_MM)

@@ -26,7 +26,7 @@ from vesalius.io.dicom.header import Header
 from vesalius.io.dicom.kinds import IMAGES, kind_of
 from vesalius.io.dicom.multiframe import slices_of
 from vesalius.io.dicom.placement import Placement, normal_of, place
-from vesalius.io.dicom.separation import Separated, separate
+from vesalius.io.dicom.separation import Separated, is_side_by_side, separate
 from vesalius.io.dicom.slices import Slice, slice_of
 from vesalius.io.limits import DEFAULT_LIMITS, Limits
 from vesalius.types import Affine, PathLike, Shape3, Spacing3
@@ -160,6 +160,8 @@ def stacks(
             result.append(_unplaced(members[:1], kind, []))
         elif not _is_placed(members[0]):
             result.append(_unplaced(members, kind, shared))
+        elif is_side_by_side(members):
+            result.append(_unplaced(members, kind, [*shared, checks.side_by_side(members)]))
         else:
             known = shared + (orientation.get(whose, []) if kind == "image" else [])
             result += [_placed(part, kind, known) for part in separate(members)]
