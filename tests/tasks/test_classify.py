@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vesalius.errors import BudgetError, CohortError, DataError, RunError, UsageError
-from vesalius.files import read_json
+from vesalius.files import read_json, write_json
 from vesalius.geometry import flat_affine
 from vesalius.normalization import Normalizer
 from vesalius.tasks.cases import class_order, classification_cases
@@ -48,7 +48,9 @@ def prepare(cohort, rows, out: Path, budget=None, model="resnet10", seed=0):
         "split_digest": "s",
         "audit": [],
     }
-    return start_run(plan, out, {"rows": rows}), cases
+    run = start_run(plan, out)
+    write_json(out / "split.json", {"rows": rows})
+    return run, cases
 
 
 def train(cohort, rows, out: Path, **options) -> tuple[Run, object]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from vesalius.errors import CohortError, UsageError
+from vesalius.files import write_json
 from vesalius.geometry import flat_affine, same_grid
 from vesalius.io import read_labels
 from vesalius.normalization import Normalizer
@@ -74,7 +75,8 @@ def train(cohort, rows, out: Path, steps: int, **changes):
         "split_digest": "s",
         "audit": [],
     }
-    run = start_run(plan, out, {"rows": rows})
+    run = start_run(plan, out)
+    write_json(out / "split.json", {"rows": rows})
     return train_run(run, cohort, cases, started=time.monotonic()), cases
 
 

@@ -109,8 +109,9 @@ def train(
             "split_digest": request["split"],
             "audit": [*cases.audit, *parted.audit],
         }
-        record = {"rows": parted.rows, "audit": parted.audit, "settings": parted.settings}
-        run = start_run(plan, folder, record)
+        run = start_run(plan, folder)
+    if not (run.path / "split.json").exists():
+        parted.save(run.path / "split.json")
     run = _fit(task, run, chosen, cases, started, progress)
     write_card(run.path)
     write_report(run.path, chosen, split="val")

@@ -159,11 +159,6 @@ def mirror_is_harmless(modalities: Iterable[str]) -> bool:
     return bool(found) and found <= _MIRRORED
 
 
-def external_cases(cases: Cases, rows: Mapping[str, str]) -> bool:
-    """Return whether no image of the cases is known to a split."""
-    return not any(row["key"] in rows for case in cases.cases for row in case.rows)
-
-
 def _rows(cohort: Cohort, columns: tuple[str, ...]) -> list[Json]:
     rows: list[Json] = cohort.to_arrow(columns=list(columns)).to_pylist()
     return rows

@@ -195,11 +195,10 @@ def find_run(request: Json, out: Path | None, *, below: Path = Path("runs")) -> 
     return None
 
 
-def start_run(plan: Json, out: Path | None, split: Json, *, below: Path = Path("runs")) -> Run:
-    """Write the plan and the split of a new run and return it; training comes after."""
+def start_run(plan: Json, out: Path | None, *, below: Path = Path("runs")) -> Run:
+    """Write the plan of a new run and return it; the split and the training come after."""
     plan = {"format": FORMAT, "id": plan_id(plan), **plan, "versions": _versions()}
     folder = out if out is not None else below / f"{plan['task']}-{plan['id'][:8]}"
-    write_json(folder / "split.json", split)
     write_json(folder / "plan.json", plan)
     return Run(folder, plan)
 

@@ -46,7 +46,8 @@ class Settings:
         weight_decay: decoupled.
         clip_norm: largest norm of the gradient.
         validate_every: steps between validations; one always follows the last step.
-        checkpoint_seconds: between two saved states.
+        checkpoint_seconds: at least this long between two saved states; longer where saving is
+            slow, so that it takes a twentieth of the time at most.
         stop_after: seconds of training (those before a crash included) after which the loop
             stops even if the machine turned out slower than the probe; None under --steps.
     """
@@ -57,7 +58,7 @@ class Settings:
     weight_decay: float
     clip_norm: float
     validate_every: int
-    checkpoint_seconds: float = 20.0
+    checkpoint_seconds: float = 1.0
     stop_after: float | None = None
 
     @classmethod
@@ -127,6 +128,7 @@ def fit(
         log_every = max(1, settings.steps // LOGGED_STEPS)
         before = record["seconds"]
         start = saved = time.monotonic()
+        pause = settings.checkpoint_seconds
         step = record["step"]
         while not record["ended"]:
             rate = learning_rate(
@@ -168,11 +170,13 @@ def fit(
                 if record["best_step"] < 0 or scores["score"] > record["best"]["score"]:
                     record["best_step"], record["best"] = step, scores
                     checkpoint.save_model(folder / BEST, model, {"step": step, "scores": scores})
-            if last or now - saved >= settings.checkpoint_seconds:
+            if last or now - saved >= pause:
                 record["step"], record["seconds"] = step, seconds
+                begin = time.monotonic()
                 log.sync()
                 checkpoint.save_state(folder / STATE, model, optimizer, record)
                 saved = time.monotonic()
+                pause = max(settings.checkpoint_seconds, 20 * (saved - begin))
             if progress is not None:
                 progress("training", step, settings.steps)
         log.write("end", step=step, best_step=record["best_step"], ended=record["ended"])

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vesalius evaluate`: a run's scores on one subset, with intervals, and its report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vesalius.errors import CohortError, RunError, UsageError
+from vesalius.types import Json, PathLike, Progress, Subset
+
+if TYPE_CHECKING:
+    from vesalius.cohorts import Cohort
+    from vesalius.tasks.cases import Case, Cases
+    from vesalius.tasks.run import Run
+
+SUBSETS = ("train", "val", "test")
+
+
+def evaluate(
+    run: PathLike | Run,
+    cohort: PathLike | Cohort,
+    *,
+    split: Subset = "test",
+    progress: Progress | None = None,
+) -> Json:
+    """Score a run, write `metrics.json`, `predictions.parquet` and the report, return the metrics.
+
+    On the cohort that the run was trained with, the cases of the subset `split` are scored; on
+    another cohort, of which the run's split knows no image, all of them. A case that cannot be
+    read counts as a failure, with the worst of every score.
+
+    Args:
+        run: a run or its folder.
+        cohort: a cohort or its folder.
+        split: `train`, `val` or `test`.
+        progress: called as `progress(stage, done, total)`.
+
+    Raises:
+        UsageError: an unknown subset. RunError: the run is not finished.
+        CohortError: no case in the subset, or a label that the run never saw.
+    """
+    from vesalius.cohorts import Cohort
+    from vesalius.reporting import write_card, write_report
+    from vesalius.tasks.run import Run
+
+    if split not in SUBSETS:
+        raise UsageError(f"split must be one of {', '.join(SUBSETS)}, got '{split}'")
+    loaded = run if isinstance(run, Run) else Run.load(run)
+    if not loaded.finished:
+        raise RunError(
+            f"the run '{loaded.path}' is not finished; resume it with: {loaded.plan['command']}"
+        )
+    opened = cohort if isinstance(cohort, Cohort) else Cohort.open(cohort)
+    where = loaded.plan["cohort"]["where"]
+    chosen = opened.filter(where) if where else opened
+    metrics = _score(loaded, chosen, split, progress)
+    write_card(loaded.path)
+    write_report(loaded.path, chosen, split=split)
+    return metrics
+
+
+def _score(run: Run, cohort: Cohort, split: Subset, progress: Progress | None) -> Json:
+    from vesalius.tasks import cases as of
+
+    if run.task == "segment":
+        from vesalius.tasks.segment import predict as segmentation
+
+        cases = _chosen(run, of.segmentation_cases(cohort), split)
+        segmenter = segmentation.Segmenter.load(run)
+        return segmentation.score_cases(run, segmenter, cohort, cases, split, progress=progress)
+    from vesalius.tasks.classify import predict as classification
+
+    found = of.classification_cases(cohort, run.plan["target"], run.decisions["case"])
+    cases = _chosen(run, found, split)
+    strange = {case.truth for case in cases} - set(run.decisions["classes"])
+    if strange:
+        raise CohortError(
+            f"the cohort has the classes {', '.join(sorted(strange))}, which the run never saw "
+            f"(it knows {', '.join(run.decisions['classes'])}); filter them out, or train again"
+        )
+    classifier = classification.Classifier.load(run)
+    return classification.score_cases(run, classifier, cohort, cases, split, progress=progress)
+
+
+def _chosen(run: Run, cases: Cases, split: Subset) -> list[Case]:
+    rows = run.subsets()
+    if not any(row["key"] in rows for case in cases.cases for row in case.rows):
+        return list(cases.cases)  # another cohort
+    chosen = cases.subset(rows, split)
+    if not chosen:
+        raise CohortError(
+            f"the run's split has no case in '{split}'; evaluate another subset, or train with a "
+            "--split that has one"
+        )
+    return chosen
