@@ -8,7 +8,7 @@ supported. Importing this module is cheap: each format's code is loaded when it 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ def read(
     *,
     member: str = "",
     reference: Volume | None = None,
+    allow_gaps: bool = False,
+    resample_irregular: bool = False,
     limits: Limits | None = None,
 ) -> Volume:
     """Read one image.
@@ -33,7 +35,10 @@ def read(
         path: a file of any readable format, a DICOM folder that holds one series, a zip of DICOM
             files, or a list of the files of one DICOM series.
         member: one image of a container (NPZ: `train_images[12]`).
-        reference: the image on whose grid an RTSTRUCT is drawn.
+        reference: the image on whose grid an RTSTRUCT is drawn and a DICOM SEG is placed.
+        allow_gaps: fill missing slices of a DICOM series between their neighbors.
+        resample_irregular: bring a tilted or unevenly spaced DICOM series onto an even grid, which
+            is refused otherwise.
         limits: memory that reading may take, by default `io.limits.DEFAULT_LIMITS`.
 
     Returns:
@@ -54,7 +59,13 @@ def read(
     if name in ("dicom", "dicom-zip"):
         from vesalius.io.exams import read_one
 
-        return read_one(path, reference=reference, limits=limits)
+        return read_one(
+            path,
+            reference=reference,
+            allow_gaps=allow_gaps,
+            resample_irregular=resample_irregular,
+            limits=limits,
+        )
     if not isinstance(path, str | os.PathLike):
         raise UsageError("a list of files must hold the files of one DICOM series")
     options: dict[str, Any] = {"member": member} if name == "npz" else {}
@@ -137,18 +148,42 @@ def write(volume: Volume, path: PathLike, *, format: str | None = None, **option
             f"{what} is not written; formats that are: {', '.join(known)}."
             + (hint or did_you_mean(name, known))
         )
-    if name == "dicom-seg":
-        from vesalius.io.dicom.segmentation_writer import write_segmentation
-
-        return Path(write_segmentation(volume, path, **options))
-    if name == "rtstruct":
-        from vesalius.io.dicom.rtstruct_writer import write_rtstruct
-
-        return Path(write_rtstruct(volume, path, **options))
+    if name in ("dicom-seg", "rtstruct"):
+        return _write_object(name, volume, path, options)
     if options:
         raise UsageError(f"{row.title} takes no option {', '.join(sorted(options))}")
     written: Path = _module(name).write(volume, path)
     return written
+
+
+def _write_object(name: str, volume: Volume, path: PathLike, options: dict[str, Any]) -> Path:
+    from inspect import signature
+
+    from vesalius.errors import UsageError, did_you_mean
+    from vesalius.volume import LabelMap
+
+    function: Callable[..., Path]
+    if name == "dicom-seg":
+        from vesalius.io.dicom.segmentation_writer import write_segmentation
+
+        function = write_segmentation
+    else:
+        from vesalius.io.dicom.rtstruct_writer import write_rtstruct
+
+        function = write_rtstruct
+    if not isinstance(volume, LabelMap):
+        raise UsageError(f"{name} holds labels: pass a LabelMap, got a {type(volume).__name__}")
+    if "source_files" not in options:
+        raise UsageError(
+            f"{name} refers to the image that was segmented: pass source_files=, all of its "
+            "DICOM files"
+        )
+    known = list(signature(function).parameters)[2:]
+    for option in options:
+        if option not in known:
+            hint = did_you_mean(option, known)
+            raise UsageError(f"{name} takes {', '.join(known)}, got {option!r}.{hint}")
+    return function(volume, path, **options)
 
 
 def _kind(path: PathLike | Sequence[PathLike]) -> str:

@@ -13,18 +13,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vesalius.errors import UnsupportedFormat, UsageError
 from vesalius.io import formats, zipped
+from vesalius.io.dicom import kinds
+from vesalius.io.dicom.assemble import assemble
+from vesalius.io.dicom.header import Header, read_header
+from vesalius.io.dicom.rtstruct import read_rtstruct
+from vesalius.io.dicom.segmentation import read_segmentation
+from vesalius.io.dicom.series import Stack, stacks
 from vesalius.io.limits import Limits
 from vesalius.types import PathLike
 from vesalius.volume import Source, Volume
-
-if TYPE_CHECKING:
-    from vesalius.io.dicom.header import Header
-    from vesalius.io.dicom.series import Stack
 
 # Stacks that are meant when one image is asked for; the others count only where they are alone.
 _PRINCIPAL = frozenset({"image", "parametric-map", "dose"})
@@ -41,11 +43,20 @@ class _Choice:
 
 
 def read_one(
-    path: PathLike | Sequence[PathLike], *, reference: Volume | None, limits: Limits
+    path: PathLike | Sequence[PathLike],
+    *,
+    reference: Volume | None,
+    allow_gaps: bool,
+    resample_irregular: bool,
+    limits: Limits,
 ) -> Volume:
     """Read the one image that `path` holds; `UsageError` lists the choices where there are more."""
     with ExitStack() as stack:
-        found = _choices(_files(path, stack, limits), reference, limits, _label(path))
+        assembly = partial(
+            assemble, limits=limits, allow_gaps=allow_gaps, resample_irregular=resample_irregular
+        )
+        headers = _files(path, stack, limits)
+        found = _choices(headers, assembly, reference, limits, _label(path))
         wanted = [choice for choice in found if choice.principal] or found
         if len(wanted) > 1:
             listed = "; ".join(f"{n + 1}: {choice.words}" for n, choice in enumerate(wanted))
@@ -61,15 +72,15 @@ def read_each(
 ) -> Iterator[Volume]:
     """Yield every image that `path` holds, one in memory at a time."""
     with ExitStack() as stack:
-        for choice in _choices(_files(path, stack, limits), reference, limits, _label(path)):
+        assembly = partial(assemble, limits=limits)
+        headers = _files(path, stack, limits)
+        for choice in _choices(headers, assembly, reference, limits, _label(path)):
             yield _attributed(choice.load(), path)
 
 
 def _files(
     path: PathLike | Sequence[PathLike], stack: ExitStack, limits: Limits
 ) -> list[tuple[str, Header]]:
-    from vesalius.io.dicom.header import read_header
-
     if not isinstance(path, str | os.PathLike):
         files = [Path(one) for one in path]
     elif Path(path).is_dir():
@@ -96,11 +107,12 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _choices(
-    headers: list[tuple[str, Header]], reference: Volume | None, limits: Limits, label: str
+    headers: list[tuple[str, Header]],
+    assembly: Callable[[Stack], Volume],
+    reference: Volume | None,
+    limits: Limits,
+    label: str,
 ) -> list[_Choice]:
-    from vesalius.io.dicom import kinds
-    from vesalius.io.dicom.series import stacks
-
     groups: dict[tuple[str, str], list[tuple[str, Header]]] = defaultdict(list)
     choices: list[_Choice] = []
     others: set[str] = set()
@@ -115,7 +127,7 @@ def _choices(
             if stack.kind not in kinds.IMAGES and stack.kind not in ("mosaic", "tiled"):
                 others.add(stack.kind)
                 continue
-            choices.append(_image(stack, limits))
+            choices.append(_image(stack, assembly))
     if not choices:
         raise UnsupportedFormat(
             f"DICOM without an image ({', '.join(sorted(others))}) is not read",
@@ -125,38 +137,25 @@ def _choices(
     return choices
 
 
-def _image(stack: Stack, limits: Limits) -> _Choice:
-    from vesalius.io.dicom.assemble import assemble
-
+def _image(stack: Stack, assembly: Callable[[Stack], Volume]) -> _Choice:
     size = "x".join(str(n) for n in stack.shape)
     return _Choice(
         f"{stack.modality or 'no modality'} {stack.kind} {size} {stack.label}".strip(),
         stack.kind in _PRINCIPAL,
-        lambda: assemble(stack, limits=limits),
+        lambda: assembly(stack),
     )
 
 
 def _object(kind: str, file: str, reference: Volume | None, limits: Limits) -> _Choice:
-    if kind == "segmentation":
-
-        def load() -> Volume:
-            from vesalius.io.dicom.segmentation import read_segmentation
-
-            labels: Volume = read_segmentation(file, reference=reference, limits=limits)
-            return labels
-
-    else:
-
-        def load() -> Volume:
-            from vesalius.io.dicom.rtstruct import read_rtstruct
-
-            if reference is None:
-                raise UsageError(
-                    f"{file}: a Structure Set holds contours without a grid: pass reference=, the "
-                    "image that they were drawn on"
-                )
-            labels: Volume = read_rtstruct(file, reference, limits=limits)
-            return labels
+    def load() -> Volume:
+        if kind == "segmentation":
+            return read_segmentation(file, reference=reference, limits=limits)
+        if reference is None:
+            raise UsageError(
+                f"{file}: a Structure Set holds contours without a grid: pass reference=, the "
+                "image that they were drawn on"
+            )
+        return read_rtstruct(file, reference, limits=limits)
 
     return _Choice(kind, True, load)
 
