@@ -8,6 +8,7 @@ plain bytes of a size fixed beforehand: nothing that comes back is unpickled or 
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import select
@@ -193,3 +194,4 @@ def _wait(handle: int, event: int, deadline: float) -> None:
 
 
 DECODERS = Sandbox()
+atexit.register(DECODERS.close)
