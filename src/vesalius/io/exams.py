@@ -30,7 +30,7 @@ from vesalius.volume import Source, Volume
 
 # Stacks that are meant when one image is asked for; the others count only where they are alone.
 _PRINCIPAL = frozenset({"image", "parametric-map", "dose"})
-_OBJECTS = frozenset({"segmentation", "structure-set"})
+_OBJECTS = frozenset({"segmentation", "structure-set", "parametric-map"})
 
 
 @dataclass(frozen=True, slots=True)
