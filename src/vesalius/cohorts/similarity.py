@@ -56,7 +56,7 @@ def table_near_duplicates(table: pa.Table) -> Array:
     """Return `near_duplicates` of a cohort's table, as row numbers of the table.
 
     Uses the columns `phash` and `signature`; rows without them (not scanned, constant or tiny)
-    resemble nothing. Rows of equal `content_hash` are not compared: see `exact_duplicates`.
+    resemble nothing. Of rows of equal `content_hash` one is compared: see `exact_duplicates`.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -64,9 +64,8 @@ def table_near_duplicates(table: pa.Table) -> Array:
     known = np.flatnonzero(pc.is_valid(table["phash"]).to_numpy())
     if len(known) < 2:
         return np.empty((0, 2), np.int64)
-    content = table["content_hash"].take(known).combine_chunks().dictionary_encode()
-    _, first = np.unique(content.indices.to_numpy(), return_index=True)
-    known = known[np.sort(first)]
+    copies = repeated(table["content_hash"].take(known))[:, 1]
+    known = np.delete(known, copies)
     part = table.select(["phash", "signature"]).take(known)
     codes = part["signature"].combine_chunks().cast(pa.binary(SIGNATURE))
     flat = np.frombuffer(codes.buffers()[1], np.int8, len(codes) * SIGNATURE)

@@ -14,7 +14,8 @@ from vesalius.types import Array
 from vesalius.volume import Volume
 
 BIAS_RATIO = 5.0
-GHOST_SHARE = 0.05
+GHOST_SHARE = 0.1
+GHOST_LIKENESS = 0.7
 TEXT_ROWS = 4
 TEXT_SMALLEST = 96  # pixels
 
@@ -81,61 +82,78 @@ def bias_ratio(data: Array, p01: float, p99: float) -> float | None:
 
 
 def check_ghosting(volume: Volume, row: Mapping[str, Any]) -> Iterator[Finding]:
-    """Suspect motion: air beside the body is brighter along one axis than the other (MR)."""
+    """Suspect motion in MR: air beside the body is bright, and resembles the body shifted."""
     if volume.modality != "MR" or min(volume.shape[:2]) <= 64:
         return
-    scale = row["stat_p99"] - row["stat_p01"]
-    if not scale > 0:
-        return
     k = volume.shape[2]
-    slices = range(k) if k <= 3 else (k // 4, k // 2, 3 * k // 4)
-    worst = max(
-        ((ghosting_ratio(volume.data[0, :, :, n], row["stat_p01"], scale), n) for n in slices),
-        default=(0.0, 0),
-    )
-    if worst[0] > GHOST_SHARE:
-        yield finding(
-            "ghosting-suspected",
-            f"air along one axis carries {worst[0]:.1%} of the tissue's signal more than along "
-            f"the other, at most {GHOST_SHARE:.0%} is usual",
-            {"ratio": worst[0]},
-            at_slice=worst[1] if k > 1 else None,
-        )
+    for n in range(k) if k <= 3 else (k // 4, k // 2, 3 * k // 4):
+        ratio, likeness = ghosting(volume.data[0, :, :, n], row["stat_p01"], row["stat_p99"])
+        if ratio > GHOST_SHARE and likeness > GHOST_LIKENESS:
+            yield finding(
+                "ghosting-suspected",
+                f"air along one axis carries {ratio:.0%} of the tissue's signal more than along "
+                f"the other and resembles the shifted body (correlation {likeness:.2f})",
+                {"ratio": ratio, "likeness": likeness},
+                at_slice=n if k > 1 else None,
+            )
+            return
 
 
-def ghosting_ratio(plane: Array, p01: float, scale: float) -> float:
-    """Return |top + bottom - left - right| / (2 · tissue) of the air around the body.
+def ghosting(plane: Array, p01: float, p99: float) -> tuple[float, float]:
+    """Return how bright the air is along one axis, and how like the shifted body it is.
 
-    The percent signal ghosting of the ACR MRI accreditation test (2015 guidance, section 6: at
-    most 0.025 in the phantom), on the four strips between the tissue's bounding box and the
-    image border, by medians, which an arm or a line of text does not move; 0 where the body
-    leaves no margin on one axis, or the scanner has set most of it to one value.
+    The first is |top and bottom - left and right| / tissue, by medians over the strips between
+    body and border: the signal ghosting ratio of the ACR MRI accreditation test (2015 guidance,
+    section 6). Dark anatomy does that too, so the second is the correlation of the brighter
+    strips with the image shifted by a half, a third or a quarter of the field of view along
+    their axis, where ghosts of periodic motion and of Nyquist errors lie. In 731 planes of clean
+    or unselected MR (cardiac, sarcoma, teaching archive) none exceeded 0.1 and 0.7 together.
+    Both are 0 where the body leaves no margin, or the scanner has set most of it to one value.
     """
     image = plane.astype(np.float32) - np.float32(p01)
-    tissue = image > 0.25 * scale
-    rows = np.flatnonzero(tissue.mean(axis=1) > 0.05)
-    columns = np.flatnonzero(tissue.mean(axis=0) > 0.05)
-    if not len(rows) or not len(columns):
-        return 0.0
-    inside = image[tissue]
-    signal = float(np.median(inside))
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    along_i = [
-        image[: int(0.8 * top), left:right],
-        image[_beyond(bottom, len(image)) :, left:right],
-    ]
-    along_j = [
-        image[top:bottom, : int(0.8 * left)],
-        image[top:bottom, _beyond(right, image.shape[1]) :],
-    ]
-    levels = []
-    for strips in (along_i, along_j):
-        air = np.concatenate([strip.ravel() for strip in strips])
+    tissue = image[image > 0.4 * (p99 - p01)]
+    if not tissue.size:
+        return 0.0, 0.0
+    extent = []
+    for axis in (1, 0):  # profile along i, then along j
+        profile = image.mean(axis=axis)
+        inside = np.flatnonzero(profile > 0.65 * np.percentile(profile, 95))
+        if not len(inside):
+            return 0.0, 0.0
+        extent.append((int(inside[0]), int(inside[-1]) + 1))
+    body = [slice(*ends) for ends in extent]
+    levels, strips = [], []
+    for axis, (first, last) in enumerate(extent):
+        size = image.shape[axis]
+        outside = [slice(0, int(0.8 * first)), slice(size - int(0.8 * (size - last)), size)]
+        places = [(one, body[1]) if axis == 0 else (body[0], one) for one in outside]
+        air = _gather(image, places)
         heard = air[air > 0]
         if air.size < 0.02 * image.size or heard.size < 0.5 * air.size:
-            return 0.0
+            return 0.0, 0.0
         levels.append(float(np.median(heard)))
-    return abs(levels[0] - levels[1]) / max(signal, 1e-9)
+        strips.append((places, air))
+    axis = int(levels[1] > levels[0])
+    places, air = strips[axis]
+    likeness = max(
+        _correlation(air, _gather(np.roll(image, shift, axis=axis), places))
+        for shift in _ghost_shifts(image.shape[axis])
+    )
+    return abs(levels[0] - levels[1]) / float(np.median(tissue)), likeness
+
+
+def _ghost_shifts(size: int) -> list[int]:
+    return [size // 2, size // 3, -(size // 3), size // 4, -(size // 4)]
+
+
+def _gather(image: Array, places: list[tuple[slice, slice]]) -> Array:
+    return np.concatenate([image[place].ravel() for place in places])
+
+
+def _correlation(a: Array, b: Array) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / norm if norm else 0.0
 
 
 def check_text(volume: Volume, row: Mapping[str, Any]) -> Iterator[Finding]:
@@ -186,7 +204,3 @@ def _windows(marks: Array) -> Array:
     held: Array = total.copy()
     held[_WINDOW:] -= total[:-_WINDOW]
     return held
-
-
-def _beyond(edge: int, size: int) -> int:
-    return size - int(0.8 * (size - edge))

@@ -131,17 +131,18 @@ def check_hounsfield(volume: Volume, row: Mapping[str, Any]) -> Iterator[Finding
     """Name a CT whose values cannot be Hounsfield units.
 
     In HU, air is -1000, fat -100, water 0, soft tissue 20 to 80, dense bone up to about 2000
-    (Hounsfield 1973; AAPM report 39). Raised when no value is negative (there is always fat or
-    air in a slice of 64 pixels or more), when 98 % of the values span less than 50 or the 99th
-    percentile exceeds 3500, or when the air, at least 5 % of the voxels, is not near -1000.
+    (Hounsfield 1973; AAPM report 39); below -1200 there is padding only. Raised when hardly a
+    value is below -50 (a slice of 64 pixels or more holds fat or air), when 98 % of the values
+    span less than 50 or the 99th percentile exceeds 3500, when the air (5 % of the voxels or
+    more) is not near -1000, or when values below -1500 vary.
     """
     if volume.modality != "CT" or min(volume.shape[:2]) < 64:
         return
     low, p01, p99 = row["stat_min"], row["stat_p01"], row["stat_p99"]
     evidence = {"min": low, "p01": p01, "p99": p99}
     reason = ""
-    if low >= 0:
-        reason = f"the smallest value is {low:g}, and HU are negative in air and fat"
+    if p01 > -50:
+        reason = f"99 % of the values exceed {p01:g}, and HU are far below 0 in air and fat"
     elif p99 - p01 < 50:
         reason = f"98 % of the values lie between {p01:g} and {p99:g}, which no body does in HU"
     elif p99 > 3500:
@@ -149,7 +150,10 @@ def check_hounsfield(volume: Volume, row: Mapping[str, Any]) -> Iterator[Finding
     else:
         part = _look(volume.data)
         air = part[(part < -300) & (part > -1500)]
-        if air.size >= 0.05 * part.size:
+        below = part[part < -1500]  # padding has one value, air has noise
+        if below.size >= 0.05 * part.size and len(set(np.percentile(below, (25, 75)))) == 2:
+            reason = f"{below.size / part.size:.0%} of the values vary below -1500"
+        elif air.size >= 0.05 * part.size:
             level = float(np.median(air))
             evidence["air"] = level
             if not -1150 < level < -550:
