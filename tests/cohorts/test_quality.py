@@ -263,6 +263,7 @@ def cohort(n: int = 12, **changes: dict[int, Any]) -> pa.Table:
     columns: dict[str, list[Any]] = {
         "key": [f"{row:04d}" for row in range(n)],
         "patient": [f"p-{row}" for row in range(n)],
+        "patient_source": ["dicom"] * n,
         "kind": ["image"] * n,
         "modality": ["MR"] * n,
         "scanner": [f"maker|{row % 2}" for row in range(n)],
@@ -320,6 +321,8 @@ def test_cohort_findings() -> None:
     exact = check_cohort(cases["exact-duplicate"])[0]
     assert exact.evidence["keys"] == ["0003", "0007"]
     assert exact.severity == "error"  # two patients share it
+    unknown = cohort(content_hash={7: "c-3"}, patient_source=dict.fromkeys(range(12), "none"))
+    assert check_cohort(unknown)[0].severity == "warning"
     both = cohort(content_hash={7: "c-3"}, **near)
     assert names(check_cohort(both)) == {"exact-duplicate"}
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 NEEDED = (
     "key",
     "patient",
+    "patient_source",
     "kind",
     "modality",
     "scanner",
@@ -178,7 +179,7 @@ def _scales(table: pa.Table) -> Iterator[Finding]:
     for modality, scanner, low, high in zip(
         *(table[name].to_pylist() for name in names), strict=True
     ):
-        if modality and scanner and modality != "CT" and high is not None and high > low:
+        if modality and scanner and modality != "CT" and None not in (low, high) and high > low:
             ranges[modality][scanner].append(high - low)
     for modality, scanners in sorted(ranges.items()):
         middle = {name: float(np.median(found)) for name, found in sorted(scanners.items())}
@@ -209,7 +210,8 @@ def _same(table: pa.Table, column: str) -> Iterator[list[int]]:
 
 
 def _of(table: pa.Table, rows: list[int]) -> tuple[list[str], int, set[str]]:
-    """Return the first keys, the number of patients and the official splits of some rows."""
-    part = table.select(["key", "patient", "split"]).take(rows).to_pydict()
-    patients = len({patient for patient in part["patient"] if patient})
+    """Return the first keys, the number of known patients and the official splits of rows."""
+    part = table.select(["key", "patient", "patient_source", "split"]).take(rows).to_pydict()
+    stated = zip(part["patient"], part["patient_source"], strict=True)
+    patients = len({patient for patient, source in stated if patient and source != "none"})
     return part["key"][:_NAMED], patients, {split for split in part["split"] if split}
