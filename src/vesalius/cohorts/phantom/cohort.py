@@ -255,13 +255,13 @@ def _segmentation(seed: int, exam: Exam, ct: Series, finding: str) -> Series:
     names = tuple(exam.mask.names.values())
     if finding == "empty-mask":
         return make_segmentation(seed, exam.patient, headers, mask * 0, structures=names[:1])
-    if finding == "unknown-label-value":
+    if finding == "corrupt-file":
         mask = mask.copy()
         i, j, k = (n // 2 for n in mask.shape)
         mask[i - 3 : i + 3, j + 8 : j + 12, k - 2 : k + 2] = len(names) + 1
         names = (*names, "implant")
     made = make_segmentation(seed, exam.patient, headers, mask, structures=names)
-    if finding == "unknown-label-value":  # the frames stay, their description is lost
+    if finding == "corrupt-file":  # the frames stay, their description is lost
         del made.instances[0].header.SegmentSequence[-1]
     if finding == "mask-off-grid":
         _move_off_grid(made.instances[0].header)
@@ -273,8 +273,8 @@ def _move_off_grid(header: Dataset) -> None:
     measures = header.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     row, column = (float(value) for value in measures.PixelSpacing)
     measures.PixelSpacing = [round(1.1 * row, 6), round(1.1 * column, 6)]
-    for frame in header.PerFrameFunctionalGroupsSequence:
-        plane = frame.PlanePositionSequence[0]
+    planes = [f.PlanePositionSequence[0] for f in header.PerFrameFunctionalGroupsSequence]
+    for plane in {id(plane): plane for plane in planes}.values():  # segments may share them
         x, y, z = (float(value) for value in plane.ImagePositionPatient)
         plane.ImagePositionPatient = [round(x + 0.4 * column, 6), round(y + 0.4 * row, 6), z]
 

@@ -131,12 +131,13 @@ def _gantry_tilt(series: Series, _: np.random.Generator) -> None:
 
 
 def _contradict(series: Series, _: np.random.Generator) -> None:
-    """State slices that lie across the axis along which their positions advance."""
-    for instance in series.instances:
-        header = instance.header
-        axes = _floats(header.ImageOrientationPatient)
-        normal = np.cross(axes[:3], axes[3:])
-        header.ImageOrientationPatient = [round(float(v), 6) + 0.0 for v in (*axes[:3], *-normal)]
+    """State mirrored rows in the upper half: left and right swapped there."""
+    ordered = _sorted(series)
+    for instance in ordered[len(ordered) // 2 :]:
+        axes = _floats(instance.header.ImageOrientationPatient)
+        instance.header.ImageOrientationPatient = [
+            round(float(value), 6) + 0.0 for value in (*-axes[:3], *axes[3:])
+        ]
 
 
 def _two_patients(series: Series, _: np.random.Generator) -> None:
@@ -155,7 +156,7 @@ def _noisy(series: Series, rng: np.random.Generator) -> None:
     values = np.stack([_stored(i) for i in series.instances]).astype(np.float64)
     level = float(values[values > np.percentile(values, 60)].mean())
     for instance, plane in zip(series.instances, values, strict=True):
-        noise = rng.normal(0, level, (2, *plane.shape))
+        noise = rng.normal(0, 0.6 * level, (2, *plane.shape))
         _store(instance, np.hypot(plane + noise[0], noise[1]) / 2)
 
 
@@ -171,9 +172,9 @@ def _ghost(series: Series, _: np.random.Generator) -> None:
     for instance in series.instances:
         stored = _stored(instance).astype(np.float64)
         rows = len(stored)
-        ghosts = 0.4 * np.roll(stored, rows // 2, axis=0)
-        ghosts += 0.25 * (np.roll(stored, rows // 4, 0) + np.roll(stored, -(rows // 4), 0))
-        _store(instance, (stored + ghosts) / 1.3)
+        ghosts = 0.14 * np.roll(stored, rows // 2, axis=0)
+        ghosts += 0.07 * (np.roll(stored, rows // 4, 0) + np.roll(stored, -(rows // 4), 0))
+        _store(instance, stored + ghosts)
 
 
 def _clip(series: Series, _: np.random.Generator) -> None:
@@ -233,12 +234,14 @@ KINDS: tuple[Kind, ...] = (
     Kind("gantry-tilt", "CT", "slices tilted by 14 degrees, table straight", _gantry_tilt, False),
     Kind("mask-off-grid", "SEG", "segmentation moved by half a voxel and rescaled"),
     Kind("empty-mask", "SEG", "segmentation without a single voxel"),
-    Kind("unknown-label-value", "SEG", "a sixth segment, 'implant', that no other mask has"),
+    Kind(
+        "corrupt-file", "SEG", "frames of a sixth segment that the segmentation does not describe"
+    ),
     Kind("duplicate-slices", "T1", "one slice stored twice", _duplicate_slice),
     Kind(
         "orientation-contradiction",
         "T1",
-        "orientation turned by 90 degrees, positions kept",
+        "row direction reversed in the upper half",
         _contradict,
     ),
     Kind("strong-bias-field", "T1", "multiplied by exp(+-1.6) from side to side", _bias),
@@ -247,12 +250,12 @@ KINDS: tuple[Kind, ...] = (
         "T1",
         "copies at 1/2 and 1/4 field of view along the rows",
         _ghost,
-        sites="AC",
+        sites="A",
     ),
     Kind("truncated-pixel-data", "T2", "one file cut by 40 % of its pixels", _truncated),
     Kind("two-patients", "T2", "seven slices under another patient ID", _two_patients),
     Kind("constant-image", "T2", "every voxel 120", _constant),
-    Kind("extreme-noise", "T2", "Rician noise as large as the signal", _noisy),
+    Kind("extreme-noise", "T2", "Rician noise of 60 % of the bright tissue", _noisy),
     Kind("clipping", "DX", "stretched until 35 % saturate at either end", _clip),
     Kind("inverted-photometric", "DX", "the other photometric interpretation stated", _invert),
     Kind("burned-in-text-suspected", "DX", "name and date written into the pixels", _burn_in),
