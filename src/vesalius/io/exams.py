@@ -21,6 +21,7 @@ from vesalius.io import formats, zipped
 from vesalius.io.dicom import kinds
 from vesalius.io.dicom.assemble import assemble
 from vesalius.io.dicom.header import Header, read_header
+from vesalius.io.dicom.parametric import read_parametric_map
 from vesalius.io.dicom.rtstruct import read_rtstruct
 from vesalius.io.dicom.segmentation import read_segmentation
 from vesalius.io.dicom.series import Stack, stacks
@@ -150,6 +151,8 @@ def _object(kind: str, file: str, reference: Volume | None, limits: Limits) -> _
     def load() -> Volume:
         if kind == "segmentation":
             return read_segmentation(file, reference=reference, limits=limits)
+        if kind == "parametric-map":
+            return read_parametric_map(file, limits=limits)
         if reference is None:
             raise UsageError(
                 f"{file}: a Structure Set holds contours without a grid: pass reference=, the "
