@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -102,22 +104,25 @@ def fetch(name: str, out: PathLike, *, host: str = ZENODO) -> Path:
 def _download(address: str, dataset: Dataset, target: Path, stream: IO[bytes]) -> None:
     digest = hashlib.md5(usedforsecurity=False)
     size = 0
-    for chunk in _chunks(address, dataset, target):
-        size += len(chunk)
-        if size > _LARGEST:
-            raise CorruptFile(f"more than {_LARGEST >> 20} MiB are sent.", path=address)
-        digest.update(chunk)
-        stream.write(chunk)
+    with closing(_chunks(address, dataset, target)) as chunks:
+        for chunk in chunks:
+            size += len(chunk)
+            if size > _LARGEST:
+                raise CorruptFile(f"more than {_LARGEST >> 20} MiB are sent.", path=address)
+            digest.update(chunk)
+            stream.write(chunk)
     _compare(digest.hexdigest(), dataset, address, "Nothing was kept; try again later.")
 
 
-def _chunks(address: str, dataset: Dataset, target: Path) -> Iterator[bytes]:
+def _chunks(address: str, dataset: Dataset, target: Path) -> Generator[bytes, None, None]:
     try:
         # S310: the scheme was checked by `fetch`, only http and https get here.
         with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as answer:  # noqa: S310
             while chunk := answer.read(_CHUNK):
                 yield chunk
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the answer's connection
         reason = getattr(error, "reason", None) or error
         raise UnavailableError(
             f"{address} cannot be fetched ({reason}). Download it elsewhere, place it as {target} "
