@@ -158,8 +158,8 @@ def _decode(
 ) -> Array:
     layout = _layout(header)
     size = len(source) if isinstance(source, bytes) else os.stat(source).st_size
-    wanted = range(layout.frames) if frames is None else frames
-    for number in wanted:
+    wanted: Sequence[int] = range(layout.frames) if frames is None else frames
+    for number in frames or ():
         if not 0 <= number < layout.frames:
             raise UsageError(f"frames must lie in 0..{layout.frames - 1}, got {number}")
     need = layout.decoded_frame * len(wanted)
