@@ -201,6 +201,12 @@ def _read_tiff(
             out = np.empty((count, *page.shape), page.dtype) if out is None else out
             out[n] = page
         assert out is not None  # noqa: S101  count is positive
+    elif orientation != 1:
+        raise UnsupportedFormat(
+            f"TIFF with {bits} bits a sample and orientation {orientation} is not read. Store it "
+            "upright",
+            path=name,
+        )
     elif bits in (8, 16, 32) and form in (1, 2, 3):
         out = _itk_pages(name)
     else:
@@ -244,7 +250,7 @@ def _array(image: Any, palette: str, name: str) -> Array:
         )
     values = np.asarray(image)
     if values.dtype == bool:
-        values = values.view(np.uint8)
+        values = values.astype(np.uint8)
     return values if values.ndim == 3 else values[..., None]
 
 
