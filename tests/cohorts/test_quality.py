@@ -229,6 +229,15 @@ def test_masks() -> None:
     assert check(volume, replace(good, affine=shifted, calibrated=False)) == []
 
 
+def test_captures_and_label_maps_are_not_judged_as_scans() -> None:
+    screen = edit(ct(), lambda v: (v.clip(-160, 240) + 160) / 400 * 255)
+    row = {**assess(screen).columns(), "kind": "secondary-capture"}
+    assert "not-hounsfield" not in names(check_image(screen, row))
+    drawn = labels(ct())
+    assert check_image(drawn, assess(drawn).columns()) == []
+    assert names(check(replace(drawn, data=drawn.data * 0))) == {"empty-mask"}
+
+
 def test_problems_of_a_stack_become_findings() -> None:
     @dataclass
     class Stack:

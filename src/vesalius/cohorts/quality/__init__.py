@@ -34,22 +34,27 @@ def check_image(
     """Return what is wrong with one decoded image, and with its mask.
 
     `row` holds the columns of `assess(volume)` (`stat_min` … `stat_snr`), and `key` if known.
+    A label map that is an image of its own is checked as a mask; Hounsfield units and acquisition
+    artifacts are not expected of secondary captures and localizers (`row["kind"]`).
     The cost is small beside decoding: checks that need a neighborhood look at a sample or at few
     slices, and those that make no sense below a size are passed over.
     """
     found = [*intensity.check_size(volume), *intensity.check_finite(volume)]
-    if row.get("stat_min") is not None:
+    if isinstance(volume, LabelMap):
+        found += check_mask(volume)
+    elif row.get("stat_min") is not None:
         constant = list(intensity.check_constant(row))
         found += constant
         if not constant:
             found += intensity.check_clipping(volume, row)
             found += intensity.check_noise(volume, row)
             found += intensity.check_photometric(volume, row)
-            found += intensity.check_hounsfield(volume, row)
-            found += artifacts.check_bias_field(volume, row)
-            found += artifacts.check_ghosting(volume, row)
             found += artifacts.check_text(volume, row)
-            found += check_slices(volume)
+            if row.get("kind") in (None, "", "image"):
+                found += intensity.check_hounsfield(volume, row)
+                found += artifacts.check_bias_field(volume, row)
+                found += artifacts.check_ghosting(volume, row)
+                found += check_slices(volume)
     if mask is not None:
         found += check_mask(mask, volume)
     key = str(row.get("key") or "")

@@ -13,72 +13,82 @@ from vesalius.results import Finding
 from vesalius.types import Array
 from vesalius.volume import Volume
 
-BIAS_RATIO = 5.0
+BIAS_RATIO = 3.5
 GHOST_SHARE = 0.1
 GHOST_LIKENESS = 0.7
 TEXT_ROWS = 4
 TEXT_SMALLEST = 96  # pixels
 
-_BLOCKS = 12  # along the longer axis
+_BLOCKS = 16  # along the longer axis
+_FEWEST = 20  # blocks
 _STROKES = 5
 _WINDOW = 48  # pixels
 
 
 def check_bias_field(volume: Volume, row: Mapping[str, Any]) -> Iterator[Finding]:
-    """Suspect a bias field: brightness drifts smoothly across MR tissue, more than 5-fold."""
+    """Suspect a bias field: tissue of one kind drifts in brightness across MR, over 3.5-fold."""
     if volume.modality != "MR" or min(volume.shape[:2]) <= 64 or not row["stat_max"] > 0:
         return
     ratio = bias_ratio(volume.data[0], row["stat_p01"], row["stat_p99"])
     if ratio is not None and ratio > BIAS_RATIO:
         yield finding(
             "strong-bias-field",
-            f"tissue is {ratio:.1f} times brighter at one end of the smooth field than at the "
-            f"other, at most {BIAS_RATIO:g} is usual",
+            f"brightness drifts {ratio:.1f}-fold across the image within tissue, at most "
+            f"{BIAS_RATIO:g} is usual",
             {"ratio": ratio},
         )
 
 
 def bias_ratio(data: Array, p01: float, p99: float) -> float | None:
-    """Return the 95th over the 5th percentile of a smooth field through `data` `(i, j, k)`.
+    """Return how many times brighter tissue is at one end of the field than at the other.
 
-    The field is a second-order polynomial in the voxel index, fitted to the logarithm of the
-    median tissue of coarse blocks by least absolute deviations (iterated reweighting), so that
-    a bright organ does not pull it. It is multiplicative as in N3 (Sled, Zijdenbos and Evans,
-    "A nonparametric method for automatic correction of intensity nonuniformity in MRI data",
-    IEEE TMI 17, 1998). None where there are too few blocks of tissue.
+    Neighboring blocks of tissue mostly hold the same organ, so the drift is read from the steps
+    between neighbors, not from the levels: along each axis of the plane the logarithm of the
+    ratio of block medians is fitted, by least absolute deviations (iterated reweighting), with a
+    line over the position, and summed up over the tissue. The larger of the two axes counts. The
+    field is smooth and multiplicative as in N3 (Sled, Zijdenbos and Evans, "A nonparametric
+    method for automatic correction of intensity nonuniformity in MRI data", IEEE TMI 17, 1998).
+    Measured: simulated MR with usual coils up to 2.4, with a planted field of e^3.2 over the
+    field of view 3.6 to 8.3; sarcoma MR up to 1.8; cardiac surface coils around 3. None where
+    there are too few blocks of tissue.
     """
-    side = max(4, max(data.shape[:2]) // _BLOCKS)
+    side = max(3, max(data.shape[:2]) // _BLOCKS)
     step = max(1, side // 8)
     deep = data.shape[2] >= 12
     thick = max(1, data.shape[2] // 8) if deep else 1
     small = data[::step, ::step, :: max(1, thick // 2)].astype(np.float32) - np.float32(p01)
     small = np.nan_to_num(small, nan=0.0, posinf=0.0, neginf=0.0)
-    edge = (max(1, side // step),) * 2 + (2 if deep and thick > 1 else 1,)
+    edge = (max(1, side // step),) * 2 + (2 if thick > 1 else 1,)
     count = [n // e for n, e in zip(small.shape, edge, strict=True)]
-    if min(count[:2]) < 4:
-        return None
     cut = small[tuple(slice(n * e) for n, e in zip(count, edge, strict=True))]
     blocks = cut.reshape(count[0], edge[0], count[1], edge[1], count[2], edge[2])
     blocks = blocks.transpose(0, 2, 4, 1, 3, 5).reshape(*count, -1)
-    tissue = blocks > 0.1 * (p99 - p01)
-    full = tissue.mean(axis=-1) > 0.7
-    if full.sum() < 20:
+    tissue = (blocks > 0.1 * (p99 - p01)).mean(axis=-1) > 0.7
+    if tissue.sum() < _FEWEST:
         return None
-    level = np.log(np.median(blocks[full], axis=-1))
-    axes = [np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in count]
-    where = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)[full]
-    used = where[:, : 3 if count[2] > 2 else 2]
-    terms = [np.ones(len(used)), *used.T]
-    terms += [used[:, a] * used[:, b] for a in range(used.shape[1]) for b in range(a + 1)]
-    design = np.stack(terms, axis=1)
-    weight = np.ones(len(level))
-    field = level
+    level = np.log(np.maximum(np.median(blocks, axis=-1), 1e-6))
+    drifts = [_drift(np.moveaxis(level, axis, 0), np.moveaxis(tissue, axis, 0)) for axis in (0, 1)]
+    return float(np.exp(max(drifts)))
+
+
+def _drift(level: Array, tissue: Array) -> float:
+    """Return the range of the summed smooth steps along the first axis; 0 where unknown."""
+    known = tissue[1:] & tissue[:-1]
+    place = np.nonzero(known)[0].astype(np.float64)
+    steps = (level[1:] - level[:-1])[known]
+    if len(steps) < _FEWEST:
+        return 0.0
+    middle, spread = place.mean(), max(1.0, float(place.std()))
+    design = np.stack([np.ones_like(place), (place - middle) / spread], axis=1)
+    weight = np.ones(len(steps))
+    solution = np.zeros(2)
     for _ in range(8):
-        solution = np.linalg.lstsq(design * weight[:, None], level * weight, rcond=None)[0]
-        field = design @ solution
-        weight = 1 / np.sqrt(np.maximum(np.abs(level - field), 0.02))
-    low, high = np.percentile(field, [5, 95])
-    return float(np.exp(high - low))
+        solution = np.linalg.lstsq(design * weight[:, None], steps * weight, rcond=None)[0]
+        weight = 1 / np.sqrt(np.maximum(np.abs(steps - design @ solution), 0.02))
+    first, last = np.percentile(place, [5, 95])
+    along = np.arange(int(first), int(last) + 1)
+    field = np.cumsum(solution[0] + solution[1] * (along - middle) / spread)
+    return float(np.ptp(np.append(0.0, field)))
 
 
 def check_ghosting(volume: Volume, row: Mapping[str, Any]) -> Iterator[Finding]:
