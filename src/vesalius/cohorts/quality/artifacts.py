@@ -80,7 +80,7 @@ def _drift(level: Array, tissue: Array) -> float:
         return 0.0
     middle, spread = place.mean(), max(1.0, float(place.std()))
     design = np.stack([np.ones_like(place), (place - middle) / spread], axis=1)
-    weight = np.ones(len(steps))
+    weight: Array = np.ones(len(steps))
     solution = np.zeros(2)
     for _ in range(8):
         solution = np.linalg.lstsq(design * weight[:, None], steps * weight, rcond=None)[0]

@@ -19,7 +19,7 @@ SCALE_JUMP = 1.2  # factor against both neighbors
 SCALE_STEP = 1.5  # factor against the slice before, lasting
 NOISE_JUMP = 3.0
 
-_SIDE = 96  # pixels looked at along each axis
+_SIDE = 64  # pixels looked at along each axis
 _NAMED = 5  # findings of one kind that are listed one by one
 
 
@@ -114,9 +114,14 @@ def _brightness_steps(small: Array, blank: Array) -> Array:
     steps = np.zeros(len(values) - 1)
     for n in range(len(steps)):
         both = tissue[n] & tissue[n + 1]
-        if both.sum() >= 64:
-            low, high = np.percentile(values[n + 1][both] / values[n][both], [20, 80])
-            steps[n] = np.log(low) if low > 1 else min(0.0, np.log(high))
+        before, after = values[n][both], values[n + 1][both]
+        if len(before) < 64:
+            continue
+        brighter = np.count_nonzero(after > before) / len(before)
+        if brighter >= 0.8:
+            steps[n] = np.log(max(1.0, np.percentile(after / before, 20)))
+        elif brighter <= 0.2:
+            steps[n] = np.log(min(1.0, np.percentile(after / before, 80)))
     return steps
 
 
