@@ -85,13 +85,14 @@ def exact(value: float | None, unit: str = "") -> Html:
 def score_table(scores: Sequence[Json], *, caption: str = "") -> Html:
     """Return all scores with interval, picture, baseline and counts.
 
-    What holds for every score (how its interval was made, remarks) stands once, in the caption.
+    What is remarked of most scores (how the interval was made) stands once, in the caption.
     """
     remarks = [_remarks(s) for s in scores]
-    common = [part for part in remarks[0] if all(part in other for other in remarks)]
-    caption = ". ".join(
-        p for p in (caption, f"Intervals: {'; '.join(common)}" if common else "") if p
-    )
+    most = len(scores) / 2
+    every = dict.fromkeys(part for parts in remarks for part in parts)
+    common = [part for part in every if sum(part in parts for parts in remarks) > most]
+    made = f"Unless remarked otherwise: {'; '.join(common)}" if common else ""
+    caption = ". ".join(part for part in (caption, made) if part)
     rows = [
         (
             tag("span", title(s["name"]), title=SCORES.get(s["name"], ("", "", False))[1]),
