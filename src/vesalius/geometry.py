@@ -58,7 +58,7 @@ def same_grid(
 
 def reorient(volume: V, codes: str = "RAS") -> V:
     """Permute and flip axes until they run toward `codes`; no interpolation, world unchanged."""
-    want = [("LRPAIS".index(code) // 2, 1 if code in "RAS" else -1) for code in codes]
+    want = [("LRPAIS".find(code) // 2, 1 if code in "RAS" else -1) for code in codes]
     if sorted(axis for axis, _ in want) != [0, 1, 2]:
         raise UsageError(f"codes must name each world axis once, for example 'RAS', got {codes!r}")
     have = _orientation(volume.affine)
@@ -79,55 +79,48 @@ def resample(
     """Sample `volume` on another grid.
 
     `order` is that of the spline (0 nearest, 1 linear, 3 cubic); a LabelMap is always sampled
-    with order 0. Voxels of the new grid outside the old one become `outside`.
+    with order 0. Order 0 keeps the dtype, others give float32. Voxels of the new grid whose center
+    lies outside the old one's box (half a voxel beyond its outer centers) become `outside`.
     """
     if isinstance(volume, LabelMap):
         order = 0
     mapping = np.linalg.inv(volume.affine) @ affine
     if same_grid(volume.affine, volume.shape, affine, shape, tolerance_mm=1e-6):
         return volume
+    if order not in (0, 1, 2, 3):
+        raise UsageError(f"order must be 0 (nearest), 1 (linear), 2 or 3 (cubic), got {order!r}")
     source = volume.data
-    if source.dtype.kind == "f" and source.dtype.itemsize == 2:
+    if source.dtype == np.float16:
         source = source.astype(np.float32)
-    is_float = order > 0
-    out = np.empty((len(source), *shape), np.float32 if is_float else source.dtype)
-    # A single slice has no neighbor to interpolate with: hold its value across half a slice.
-    squeezed = volume.shape[2] == 1
+    # A single slice has no neighbor along k: its value holds across half a slice either way.
+    dtype = np.dtype(np.float32) if order else source.dtype
+    out = np.empty((len(source), *shape), dtype)
+    inside = _inside(mapping, shape, volume.shape) if order else None
     for channel, values in enumerate(source):
-        if squeezed:
-            values = np.repeat(values, 3, axis=2)
-            shift = mapping.copy()
-            shift[2, 3] += 1
-            out[channel] = ndimage.affine_transform(
-                values,
-                shift[:3, :3],
-                shift[:3, 3],
-                shape,
-                None,
-                order if order < 3 else 1,
-                mode="constant",
-                cval=outside,
-            )
-        else:
-            out[channel] = ndimage.affine_transform(
-                values,
-                mapping[:3, :3],
-                mapping[:3, 3],
-                shape,
-                None,
-                order,
-                mode="grid-constant" if order == 0 else "nearest",
-                cval=outside,
-            )
-            if order:
-                out[channel][~_inside(mapping, shape, volume.shape)] = outside
+        ndimage.affine_transform(
+            values,
+            mapping[:3, :3],
+            mapping[:3, 3],
+            output_shape=shape,
+            output=out[channel],
+            order=order,
+            mode="nearest" if order else "grid-constant",
+            cval=outside,
+        )
+        if inside is not None:
+            out[channel][~inside] = outside
     return replace(volume, data=out, affine=np.asarray(affine, dtype=np.float64))
 
 
 def grid_with_spacing(volume: Volume, spacing: Spacing3) -> tuple[Affine, Shape3]:
-    """Return the grid that covers the same box as `volume` with another spacing."""
+    """Return `(affine, shape)` of the grid that covers the same box with nearly that spacing.
+
+    The box is kept exactly, so the spacing is adjusted to a whole number of voxels.
+    """
     old = np.asarray(volume.spacing)
     new = np.asarray(spacing, dtype=np.float64)
+    if new.shape != (3,) or not np.isfinite(new).all() or new.min() <= 0:
+        raise UsageError(f"spacing must be three positive millimeters, got {spacing}")
     extent = np.asarray(volume.shape) * old
     shape = np.maximum(1, np.round(extent / new)).astype(int)
     new = extent / shape  # keep the box exactly
