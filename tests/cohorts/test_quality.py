@@ -376,3 +376,25 @@ def test_real_pictures_with_and_without_text(data: Callable[[str], Path]) -> Non
 
     assert suspected(sorted((data("sunnybrook") / "images").iterdir())[::20]) == 0
     assert suspected(sorted((data("medpix") / "images").iterdir())[::20]) > 0.3  # nearly all have
+
+
+def test_clean_simulated_patients_raise_nothing() -> None:
+    from vesalius.cohorts.phantom.exam import simulate_patient
+
+    for index in range(3):
+        images = simulate_patient(7, index)
+        mask = images.pop("mask")
+        assert isinstance(mask, LabelMap)
+        for kind, volume in images.items():
+            assert check(volume, mask if kind == "CT" else None) == [], (index, kind)
+
+
+@pytest.mark.slow
+def test_every_defect_of_the_phantom_is_found_and_nothing_else(tmp_path: Path) -> None:
+    from benchmarks.quality import measure
+
+    spoiled = measure(tmp_path / "spoiled", patients=20, defects=True, seed=1)
+    assert spoiled["missed"] == []
+    assert spoiled["false_alarms_per_row"] <= 0.05
+    clean = measure(tmp_path / "clean", patients=20, defects=False, seed=1)
+    assert clean["false_alarms_per_row"] <= 0.02
