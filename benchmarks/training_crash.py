@@ -4,7 +4,7 @@
 Makes a small cohort of generated images, trains it once undisturbed and once killed at random
 moments, both by the command line with `--steps`, and compares weights, splits and logs.
 
-    python -m benchmarks.training_crash --kills 20 --out crash.json
+    python -m benchmarks.training_crash --kills 20
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file
+
+from benchmarks.record import record
 
 STEPS = 400
 TOLERANCE = 1e-6
@@ -61,7 +63,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=None)
     asked = parser.parse_args()
     source = str(Path(__file__).parents[1] / "src")
     environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
@@ -88,20 +89,21 @@ def main() -> None:
         one, two = load_file(whole / "model.safetensors"), load_file(broken / "model.safetensors")
         largest = max(float(np.abs(one[name] - two[name]).max(initial=0)) for name in one)
         same_split = (whole / "split.json").read_text() == (broken / "split.json").read_text()
-    result = {
-        "benchmark": "training_crash",
+    passed = largest <= TOLERANCE and same_split and len(killed_at) == asked.kills
+    payload = {
         "steps": STEPS,
         "kills": len(killed_at),
         "saved_step_at_kill": killed_at,
         "undisturbed_seconds": round(undisturbed, 1),
         "largest_difference": largest,
+        "tolerance": TOLERANCE,
         "same_split": same_split,
-        "passed": largest <= TOLERANCE and same_split and len(killed_at) == asked.kills,
+        "passed": passed,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if asked.out is not None:
-        asked.out.write_text(text + "\n")
+    record("training_crash", payload, seed=asked.seed)
+    print(f"{len(killed_at)} kills, largest difference of a weight {largest:g}")
+    if not passed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
