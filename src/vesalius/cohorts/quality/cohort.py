@@ -36,14 +36,14 @@ NEEDED = (
 SCALE_RATIO = 10.0
 
 _FEWEST_MASKS = 8
-_NAMED = 8  # keys listed in one finding
+_NAMED = 100  # keys listed in one finding
 
 
 def check_cohort(table: pa.Table) -> list[Finding]:
     """Return the findings that concern several rows of the table `images`.
 
     Columns used: `NEEDED` and all `label_…`. One finding a group of rows; `key` is its smallest
-    key and `evidence["keys"]` lists the first eight.
+    key and `evidence["keys"]` lists the first hundred.
     Takes memory for these columns only (about 400 bytes a row).
     """
     table = table.sort_by("key")
