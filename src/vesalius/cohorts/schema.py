@@ -15,7 +15,6 @@ Columns of `PIXELS` are null until a scan has read the pixels. A joined label be
 | shape, spacing, affine | channels,i,j,k; millimeters along i,j,k; 16 numbers, RAS+, row by row |
 | calibrated | whether the millimeters are real |
 | bytes, file_hash | size on disk and SHA-256 of the files (of their hashes, when several) |
-| phash, signature | how the image looks, see `cohorts.assess`; `signature` counts as a thumbnail |
 | phash, signature | what near-duplicates are found by, see `cohorts.assess`; patient data |
 | split | the official split (`train`, `val`, `test`) or null |
 | boxes | JSON list of `{"name", "x0", "y0", "x1", "y1"}` in pixels (i right, j down), or null |
@@ -138,7 +137,6 @@ def _schema(columns: Mapping[str, str]) -> pa.Schema:
         "double": pa.float64(),
         "doubles": pa.list_(pa.float64()),
         "boolean": pa.bool_(),
-        "binary": pa.binary(),
     }
     return pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
 

@@ -1,0 +1,591 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labels: a table (CSV, TSV, Parquet, JSON) joined to the rows by its best-matching column.
+
+The column whose values name most images is the key: a row's key, series or study UID, a path, a
+file name with or without suffix, or a patient. The other columns become, by name and content:
+
+- `patient`, `subject`, …: the patient of images for whom nothing else tells one;
+- `split`, `subset`, `fold`: the official split (`dev` counts as `val`, or as `test` where the table
+  has no `test`);
+- text of many words: the column `words`;
+- `modality`, `plane`, `view`, `laterality`, `body_part`: also fill that column where it is empty;
+- the rest: `label_<name>`, typed as whole numbers, numbers, truth values or text.
+
+A key that appears in several rows with different values is contradictory there: the value is left
+empty. The table is copied into the index, so that its size does not matter.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vesalius.cohorts.index import Index
+from vesalius.cohorts.layouts.facts import MODALITIES, SPLITS, stem
+from vesalius.cohorts.pseudonyms import Pseudonyms
+from vesalius.cohorts.schema import label_column
+from vesalius.errors import CohortError, did_you_mean
+from vesalius.types import Json
+
+SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".ndjson")
+KINDS = ("key", "series", "study", "path", "name", "stem", "patient", "number")
+_SPLITS = frozenset({"split", "subset", "partition", "set", "fold", "usage", "phase"})
+_PATIENTS = frozenset({
+    "patient", "patient_id", "patientid", "subject", "subject_id", "subjectid", "participant_id",
+    "case", "case_id", "caseid", "person", "person_id",
+})  # fmt: skip
+_COLUMNS = {"modality": "modality", "plane": "plane", "view": "view", "laterality": "laterality",
+            "body_part": "body_part", "bodypart": "body_part"}  # fmt: skip
+_WORDS = frozenset({"words", "caption", "captions", "findings", "impression", "report", "text",
+                    "description", "history", "indication"})  # fmt: skip
+_MANY_WORDS = 5.0  # on average: prose, not a class
+_SAMPLE = 5000  # rows of the table that choose the key
+_MOST_EXAMPLES = 5
+_MOST_NAMED = 100_000  # keys of the cohort that a suggestion is looked for among
+_MOST_JSON = 512 << 20
+
+
+@dataclass(slots=True)
+class Joined:
+    """How a table was joined.
+
+    Attributes:
+        column: the column that was the key, and `kind`, what it named.
+        types: label column -> type.
+        matched, unmatched: rows of the table whose key names an image, or does not.
+        contradictions: keys whose rows disagree in a value.
+        examples: sentences about unmatched keys. Patient data: for the terminal only.
+    """
+
+    source: str = ""
+    column: str = ""
+    kind: str = ""
+    types: dict[str, str] = field(default_factory=dict)
+    matched: int = 0
+    unmatched: int = 0
+    contradictions: int = 0
+    examples: tuple[str, ...] = ()
+
+
+class Labels:
+    """A table that was joined: `of(row)` gives what it adds to a row.
+
+    The index holds the table under `number` and remembers how it was joined.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        number: int,
+        report: Joined,
+        roles: Mapping[str, str],
+        pseudonym: Pseudonyms,
+    ) -> None:
+        self.report = report
+        self.number = number
+        self.roles = dict(roles)
+        self._index = index
+        self._db = index.db
+        self._pseudonym = pseudonym
+
+    def unmatched(self, most: int) -> list[int]:
+        """Return the numbers (from 1) of the table's first rows that name no image."""
+        rows = self._db.execute(
+            f"SELECT rowid FROM labels_{self.number} WHERE used = 0 ORDER BY rowid LIMIT ?",  # noqa: S608  an integer
+            (most,),
+        )
+        return [number for (number,) in rows]
+
+    def recount(self, rows: Iterator[Json]) -> None:
+        """Count again which rows of the table name an image, after the images changed."""
+        _count(self._index, self.number, self.report, rows, self._pseudonym)
+
+    def of(self, row: Json) -> Json:
+        """Return `{column: value}` for a row of the cohort, `{}` where the table has none."""
+        forms = identities(row, self._pseudonym)[self.report.kind]
+        found = self._db.execute(
+            f"SELECT value FROM labels_{self.number} "  # noqa: S608  an integer
+            "WHERE name IN (SELECT value FROM json_each(?))",
+            (json.dumps(forms),),
+        ).fetchall()
+        if not found:
+            return {}
+        values = _merged([json.loads(value) for (value,) in found])
+        out: Json = {}
+        words = []
+        for name, value in values.items():
+            role = self.roles.get(name, "")
+            if value is None or not role:
+                continue
+            if role == "words":
+                words.append(str(value))
+            elif role == "patient":
+                if row["patient_source"] in ("none", "path"):
+                    out |= {"patient": value, "patient_source": "labels"}
+            elif role == "split":
+                out["split"] = value
+            else:
+                out[role] = value
+                plain = re.sub(r"\W+", "_", name.strip().lower())
+                if plain in _COLUMNS and not row.get(_COLUMNS[plain]):
+                    text = str(value)
+                    if plain == "modality":
+                        text = MODALITIES.get(text.lower(), text)
+                    out[_COLUMNS[plain]] = text.lower() if plain == "plane" else text
+        if words:
+            out["words"] = "\n".join(filter(None, [row.get("words") or "", *words]))
+        return out
+
+
+def join(
+    path: Path,
+    index: Index,
+    rows: Callable[[], Iterator[Json]],
+    pseudonym: Pseudonyms,
+    *,
+    number: int = 0,
+    least: float = 0.0,
+) -> Labels | None:
+    """Join a table to the rows of the index.
+
+    Args:
+        path: the table.
+        rows: called for a fresh pass over the rows.
+        number: under which the index keeps its copy.
+        least: share of the table's keys that must name an image; below, None is returned.
+
+    Raises:
+        CohortError: the table cannot be read, is empty, or no column of it names any image.
+    """
+    try:
+        columns, types = _measure(path)
+    except CohortError:
+        if least:
+            return None
+        raise
+    sample = [row for row, _ in zip(_records(path, types), range(_SAMPLE), strict=False)]
+    if not sample or not columns:
+        if least:
+            return None
+        raise CohortError(f"the table of labels {path} holds no rows")
+    key, kind, share = _choose(columns, sample, rows(), pseudonym)
+    if least and share < least:
+        return None
+    if not key:
+        raise CohortError(_nothing_matches(path, columns, sample, rows()))
+    roles = _roles(columns, types, sample, key)
+    report = Joined(path.name, key, kind)
+    report.types = {role: types[name] for name, role in roles.items() if role.startswith("label_")}
+    _copy(path, index, number, types, key, kind, roles, pseudonym)
+    _count(index, number, report, rows(), pseudonym)
+    if not least:
+        report.examples = _examples(path, types, key, kind, rows(), pseudonym)
+    return Labels(index, number, report, roles, pseudonym)
+
+
+def identities(row: Json, pseudonym: Pseudonyms) -> dict[str, list[str]]:
+    """Return what may name a row, by kind, as the values of a key column are normalized."""
+    files = [one for one in row["files"] if row["format"] != "dicom" or len(row["files"]) == 1]
+    member = row["member"]
+    names = [file.rpartition("/")[2] for file in files]
+    stems = list(dict.fromkeys(s for name in names for s in _stems(name)))
+    parts = [part for file in files for part in _tails(file)]
+    if member:
+        parts = [f"{part}#{member}" for part in parts] + [f"{part}:{member}" for part in parts]
+        names, stems = [], []
+    return {
+        "key": [row["key"]],
+        "series": [row["series"]] if row["series"] else [],
+        "study": [row["study"]] if row["study"] else [],
+        "path": [_plain(part) for part in parts],
+        "name": [_plain(name) for name in names],
+        "stem": [_plain(one) for one in stems],
+        "number": [str(int(one)) for one in stems if one.isdecimal()],
+        "patient": [row["patient"]] if row["patient_source"] in ("dicom", "path") else [],
+    }
+
+
+def digest_of(path: Path) -> str:
+    """Return a hash of the table's file."""
+    engine = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while piece := stream.read(1 << 20):
+            engine.update(piece)
+    return engine.hexdigest()
+
+
+def _form(value: Any, kind: str, pseudonym: Pseudonyms) -> str:
+    """Return a value of a key column in the form that `identities` gives for `kind`."""
+    text = str(value).strip()
+    if not text:
+        return ""
+    if kind == "patient":
+        return text if re.fullmatch(r"p-[0-9a-f]{16}", text) else pseudonym("patient", text)
+    if kind in ("series", "study"):
+        return pseudonym(kind, text)
+    if kind == "number":
+        return str(int(text)) if text.isdecimal() else ""
+    if kind == "key":
+        return text
+    return _plain(text.replace("\\", "/").removeprefix("./"))
+
+
+def _plain(text: str) -> str:
+    return text.casefold()
+
+
+def _stems(name: str) -> list[str]:
+    """Return a name without its last suffix, and without all that look like one."""
+    once = stem(name)
+    return [once, stem(once)] if re.search(r"\.(dcm|nii|png|jpe?g|tiff?)$", once, re.I) else [once]
+
+
+def _tails(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[n:]) for n in range(max(0, len(parts) - 6), len(parts))][:-1] or [path]
+
+
+def _choose(
+    columns: Sequence[str],
+    sample: list[Json],
+    rows: Iterator[Json],
+    pseudonym: Pseudonyms,
+) -> tuple[str, str, float]:
+    """Return the column and kind that name most rows of the table, and their share."""
+    kinds = KINDS
+    wanted: dict[str, dict[str, list[str]]] = {kind: defaultdict(list) for kind in kinds}
+    distinct: Counter[tuple[str, str]] = Counter()
+    for name in columns:
+        for text in {str(row[name]) for row in sample if row.get(name) not in (None, "")}:
+            for kind in kinds:
+                form = _form(text, kind, pseudonym)
+                if form:
+                    distinct[name, kind] += 1
+                    wanted[kind][form].append(name)
+    hits: dict[tuple[str, str], set[str]] = defaultdict(set)
+    images: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        for kind, forms in identities(row, pseudonym).items():
+            if kind not in wanted:
+                continue
+            for name in {n for form in forms for n in wanted[kind].get(form, ())}:
+                images[name, kind] += 1
+                hits[name, kind] |= {form for form in forms if name in wanted[kind].get(form, ())}
+    for choice in list(hits):  # numbers name images only where nearly every row has its own
+        if choice[1] == "number" and distinct[choice] < len(sample) / 2:
+            del hits[choice]
+    if not hits:
+        return "", "", 0.0
+
+    def merit(choice: tuple[str, str]) -> tuple[float, ...]:
+        name, kind = choice
+        rate = len(hits[choice]) / max(1, distinct[choice])
+        # Finer keys first among those that match as well: an image's name beats its patient.
+        return (round(rate, 2), images[choice] > 0, len(hits[choice]), -kinds.index(kind),
+                -list(columns).index(name))  # fmt: skip
+
+    best = max(hits, key=merit)
+    return *best, len(hits[best]) / max(1, distinct[best])
+
+
+def _roles(columns: Sequence[str], types: Mapping[str, str], sample: list[Json], key: str) -> dict[str, str]:
+    """Return column -> what becomes of it: words, patient, split, a label column, or nothing."""
+    roles = {}
+    for name in columns:
+        plain = re.sub(r"\W+", "_", name.strip().lower()).strip("_")
+        values = [str(row[name]) for row in sample if row.get(name) not in (None, "")]
+        if name == key:
+            continue
+        if plain in _PATIENTS:
+            roles[name] = "patient"
+        elif plain in _SPLITS and values and all(v.strip().lower() in SPLITS for v in values):
+            roles[name] = "split"
+        elif types[name] == "text" and values and _is_prose(plain, values):
+            roles[name] = "words"
+        elif values and not _is_path(values):
+            roles[name] = label_column(name)
+    return roles
+
+
+def _is_prose(name: str, values: list[str]) -> bool:
+    words = sum(len(value.split()) for value in values) / len(values)
+    return words >= _MANY_WORDS or (name in _WORDS and words > 1)
+
+
+def _is_path(values: list[str]) -> bool:
+    return sum(bool(re.search(r"[^/\\]\.\w{2,4}(\.gz)?$", v) and "/" in v) for v in values) > 0.9 * len(values)
+
+
+def _copy(
+    path: Path,
+    index: Index,
+    number: int,
+    types: Mapping[str, str],
+    key: str,
+    kind: str,
+    roles: Mapping[str, str],
+    pseudonym: Pseudonyms,
+) -> None:
+    """Copy the table into the index, keyed by the chosen column's normalized values."""
+    db = index.db
+    index.begin()
+    db.execute(f"DROP TABLE IF EXISTS labels_{number}")
+    db.execute(f"CREATE TABLE labels_{number} (name TEXT, value TEXT, used INTEGER DEFAULT 0)")
+    subsets = {name for name, role in roles.items() if role == "split"}
+    held_out = {
+        name: not any(str(row.get(name)).strip().lower() in ("test", "testing") for row in _records(path, types))
+        for name in subsets
+    }
+
+    def entries() -> Iterator[tuple[str, str]]:
+        for row in _records(path, types):
+            form = _form(row.get(key) if row.get(key) is not None else "", kind, pseudonym)
+            if not form:
+                continue
+            for name in subsets:
+                word = str(row.get(name) or "").strip().lower()
+                subset = SPLITS.get(word)
+                row[name] = "test" if word == "dev" and held_out[name] else subset
+            kept = {name: row.get(name) for name in roles}
+            for name, role in roles.items():  # identifiers never enter the index
+                if role == "patient" and kept[name] is not None:
+                    kept[name] = pseudonym("patient", str(kept[name]))
+            yield form, json.dumps(kept)
+
+    db.executemany(f"INSERT INTO labels_{number} (name, value) VALUES (?, ?)", entries())  # noqa: S608  an integer
+    db.execute(f"CREATE INDEX labels_{number}_name ON labels_{number} (name)")
+    index.commit()
+
+
+def _count(index: Index, number: int, report: Joined, rows: Iterator[Json], pseudonym: Pseudonyms) -> None:
+    """Count matched and unmatched rows of the table, and describe a few unmatched keys."""
+    db = index.db
+    index.begin()
+    db.execute(f"UPDATE labels_{number} SET used = 0 WHERE used = 1")  # noqa: S608  an integer
+    for row in rows:
+        forms = identities(row, pseudonym)[report.kind]
+        if forms:
+            db.execute(
+                f"UPDATE labels_{number} SET used = 1 "  # noqa: S608  an integer
+                "WHERE name IN (SELECT value FROM json_each(?))",
+                (json.dumps(forms),),
+            )
+    report.matched, report.unmatched = (
+        db.execute(f"SELECT count(*) FROM labels_{number} WHERE used = ?", (used,)).fetchone()[0]  # noqa: S608  an integer
+        for used in (1, 0)
+    )
+    report.contradictions = db.execute(
+        f"SELECT count(*) FROM (SELECT name FROM labels_{number} GROUP BY name "  # noqa: S608  an integer
+        "HAVING count(DISTINCT value) > 1)"
+    ).fetchone()[0]
+    index.commit()
+
+
+def _examples(
+    path: Path,
+    types: Mapping[str, str],
+    key: str,
+    kind: str,
+    rows: Iterator[Json],
+    pseudonym: Pseudonyms,
+) -> tuple[str, ...]:
+    """Return sentences about the first unmatched keys, with the nearest name that exists."""
+    known = {form for row in rows for form in identities(row, pseudonym)[kind]}
+    readable = sorted(known)[:_MOST_NAMED] if kind in ("path", "name", "stem", "key") else []
+    found = []
+    for row in _records(path, types):
+        value = row.get(key)
+        if value is None or _form(value, kind, pseudonym) in known:
+            continue
+        found.append(f"'{value}' in column '{key}' names no image.{did_you_mean(str(value), readable)}")
+        if len(found) == _MOST_EXAMPLES:
+            break
+    return tuple(found)
+
+
+def _merged(rows: list[Json]) -> Json:
+    """Return the values that all rows of one key agree in; None where they differ."""
+    merged = dict(rows[0])
+    for row in rows[1:]:
+        for name, value in row.items():
+            if merged[name] is None:
+                merged[name] = value
+            elif value is not None and value != merged[name]:
+                merged[name] = None
+    return merged
+
+
+def _nothing_matches(path: Path, columns: Sequence[str], sample: list[Json], rows: Iterator[Json]) -> str:
+    known = [file.rpartition("/")[2] for row, _ in zip(rows, range(2000), strict=False) for file in row["files"][:1]]
+    near = next(
+        (
+            f" '{row[name]}' in '{name}':{hint}"
+            for row in sample[:200]
+            for name in columns
+            if row.get(name) and (hint := did_you_mean(str(row[name]), known))
+        ),
+        "",
+    )
+    return (
+        f"no column of {path} ({', '.join(columns[:20])}) names any image: one of them must hold "
+        f"patient IDs, file names or paths, study or series UIDs, or keys of rows.{near}"
+    )
+
+
+# reading tables
+
+
+def _measure(path: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the columns of a table and their types: integer, double, boolean, text."""
+    names: list[str] = []
+    kinds: dict[str, set[str]] = {}
+    for row in _raw(path):
+        for name, value in row.items():
+            if name not in kinds:
+                names.append(name)
+                kinds[name] = set()
+            if value is not None:
+                kinds[name].add(_kind(value))
+    return names, {name: _widest(kinds[name]) for name in names}
+
+
+def _records(path: Path, types: Mapping[str, str]) -> Iterator[Json]:
+    for row in _raw(path):
+        yield {name: _typed(row.get(name), kind) for name, kind in types.items()}
+
+
+def _raw(path: Path) -> Iterator[Json]:
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".parquet":
+            yield from _parquet(path)
+        elif suffix in (".json", ".jsonl", ".ndjson"):
+            yield from _json(path)
+        elif suffix in (".csv", ".tsv", ".txt"):
+            yield from _csv(path)
+        else:
+            raise CohortError(
+                f"a table of labels is CSV, TSV, Parquet or JSON, got '{path.name}'"
+            )
+    except FileNotFoundError as error:
+        raise CohortError(f"the table of labels {path} does not exist") from error
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError, RecursionError) as error:
+        if isinstance(error, CohortError):
+            raise
+        raise CohortError(f"the table of labels {path} cannot be read: {error}") from error
+
+
+def _csv(path: Path) -> Iterator[Json]:
+    with open(path, encoding="utf-8-sig", newline="") as stream:
+        head = stream.read(65536)
+        stream.seek(0)
+        lines = csv.reader(stream, delimiter=_delimiter(head.split("\n", 1)[0], path))
+        names = [name.strip() for name in next(lines, [])]
+        for row in lines:
+            yield {
+                name: (value.strip() or None)
+                for name, value in zip(names, row, strict=False)
+                if name
+            }
+
+
+def _delimiter(line: str, path: Path) -> str:
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    return max(",;\t", key=lambda mark: line.count(mark)) if any(m in line for m in ",;\t") else ","
+
+
+def _json(path: Path) -> Iterator[Json]:
+    if path.stat().st_size > _MOST_JSON:
+        raise CohortError(f"{path} is larger than {_MOST_JSON >> 20} MiB: convert it to CSV or Parquet")
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix.lower() != ".json" or ("\n{" in text and text.lstrip()[:1] == "{" and _is_lines(text)):
+        value: Any = [json.loads(line) for line in io.StringIO(text) if line.strip()]
+    else:
+        value = json.loads(text)
+    if isinstance(value, dict):
+        if value and all(isinstance(one, dict) for one in value.values()):
+            value = [{"key": key, **one} for key, one in value.items()]
+        elif value and all(isinstance(one, list) for one in value.values()):
+            columns = list(value)
+            value = [dict(zip(columns, row, strict=False)) for row in zip(*value.values(), strict=False)]
+        else:
+            value = [{"key": key, "label": one} for key, one in value.items()]
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise CohortError(f"{path} must hold a list of objects, or an object of objects by key")
+    for row in value:
+        yield {
+            str(name): json.dumps(one) if isinstance(one, dict | list) else one
+            for name, one in row.items()
+        }
+
+
+def _is_lines(text: str) -> bool:
+    try:
+        json.loads(text.split("\n", 1)[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _parquet(path: Path) -> Iterator[Json]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as table:
+            for batch in table.iter_batches(4096):
+                for row in batch.to_pylist():
+                    yield {k: _simple(v) for k, v in row.items()}
+    except pa.ArrowException as error:
+        raise CohortError(f"the table of labels {path} is damaged: {error}") from error
+
+
+def _simple(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "integer"
+    if isinstance(value, float):
+        return "double"
+    text = str(value)
+    if text.lower() in ("true", "false"):
+        return "boolean"
+    if re.fullmatch(r"[+-]?(0|[1-9]\d{0,17})", text):
+        return "integer"
+    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text) and not re.match(r"0\d", text):
+        return "double"
+    return "" if text.lower() in ("na", "nan", "n/a", "null", "none") else "text"
+
+
+def _widest(kinds: set[str]) -> str:
+    kinds = kinds - {""}
+    if len(kinds) == 1:
+        return kinds.pop()
+    return "double" if kinds == {"integer", "double"} else "text"
+
+
+def _typed(value: Any, kind: str) -> Any:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if kind == "text":
+        return str(value)
+    if isinstance(value, str):
+        if _kind(value) == "":
+            return None
+        if kind == "boolean":
+            return value.lower() == "true"
+    return int(value) if kind == "integer" else float(value) if kind == "double" else value

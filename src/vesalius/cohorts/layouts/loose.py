@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files in no known arrangement: masks beside their images, patients from folders.
+
+A file whose name holds a word for masks (`CT_mask.nii.gz`, `segmentation.nii.gz`) is the mask of
+those images of its folder whose other words include the mask's other words; of several masks an
+image takes the one with most words in common. `image`, `img`, `volume` … do not count as words.
+
+A folder's name is the patient when it holds a number and is a known word for patients with it
+(`patient7`, `sub-01`), or when its siblings are named the same way (`STS_003`, `STS_008`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+
+from vesalius.cohorts.index import Entry
+from vesalius.cohorts.layouts.catalog import Catalog
+from vesalius.cohorts.layouts.facts import (
+    IMAGE_WORDS,
+    MASK_WORDS,
+    MODALITIES,
+    Facts,
+    Mask,
+    Passed,
+    joined,
+    modality_of,
+    split_of,
+    stem,
+    tokens,
+)
+
+_PATIENT = re.compile(
+    r"^(sub|subj|subject|pat|patient|pt|case|volunteer|participant|person|p)[-_ ]?\d+$", re.IGNORECASE
+)
+_NUMBERED = re.compile(r"^(?P<prefix>[A-Za-z][A-Za-z_\- .]*?)[-_ .]?\d[\w\-.]*$")
+_MOST_EXTRA = 3  # words that an image's name may have more than its mask's
+
+
+class Loose:
+    """The layout of everything that no other claims."""
+
+    name = "loose"
+    base = ""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._masks = lru_cache(64)(lambda folder: _masks_of(catalog, folder))
+        self._siblings = _siblings(catalog)
+
+    def describe(self, entry: Entry, catalog: Catalog) -> Facts | Mask | Passed:
+        """Return the image with what its folder tells, or that it is a mask."""
+        masks = self._masks(entry.folder)
+        core, is_mask = _core(entry.name)
+        if is_mask:
+            return Mask(self._has_image(core, entry.folder, catalog))
+        words = [word for word in tokens(stem(entry.name)) if word in MODALITIES]
+        modality = modality_of(words)
+        return Facts(
+            patient=self._patient(entry.folder),
+            modality=modality or modality_of(tokens(entry.folder.rpartition("/")[2])),
+            description=" ".join(words).upper() if modality else "",
+            split=split_of(entry.folder),
+            mask=joined(entry.folder, masks[best]) if (best := _best(core, masks)) is not None else "",
+        )
+
+    def _patient(self, folder: str) -> str:
+        parts = folder.split("/") if folder else []
+        for n, part in enumerate(parts):
+            if _PATIENT.match(part):
+                return part
+            match = _NUMBERED.match(part)
+            if match and tokens(match["prefix"])[-1:] != [] and (
+                self._siblings.get((  "/".join(parts[:n]), match["prefix"].lower()), 0) > 1
+            ):
+                return part
+        return ""
+
+    def _has_image(self, core: frozenset[str], folder: str, catalog: Catalog) -> bool:
+        for name in catalog.sample(folder):
+            other, is_mask = _core(name)
+            if not is_mask and core <= other:
+                return True
+        return any(
+            not is_mask and core <= other
+            for other, is_mask in (_core(entry.name) for entry in catalog.within(folder))
+        )
+
+
+@lru_cache(4096)
+def _core(name: str) -> tuple[frozenset[str], bool]:
+    """Return the words of a name that tell cases apart, and whether it names a mask."""
+    words = tokens(stem(name))
+    is_mask = bool(set(words) & MASK_WORDS)
+    return frozenset(words) - MASK_WORDS - IMAGE_WORDS, is_mask
+
+
+def _masks_of(catalog: Catalog, folder: str) -> dict[frozenset[str], str]:
+    found: dict[frozenset[str], str] = {}
+    for entry in catalog.within(folder):
+        core, is_mask = _core(entry.name)
+        if is_mask:
+            found.setdefault(core, entry.name)
+    return found
+
+
+def _best(core: frozenset[str], masks: dict[frozenset[str], str]) -> frozenset[str] | None:
+    """Return the largest part of `core` that is a mask's, or None."""
+    if not masks:
+        return None
+    words = sorted(core)
+    for extra in range(min(_MOST_EXTRA, len(words)) + 1):
+        for left in combinations(words, len(words) - extra):
+            if frozenset(left) in masks:
+                return frozenset(left)
+    return frozenset() if frozenset() in masks else None
+
+
+def _siblings(catalog: Catalog) -> dict[tuple[str, str], int]:
+    """Count the numbered folders of one prefix below each folder."""
+    seen: dict[tuple[str, str], set[str]] = {}
+    for folder in catalog.folders:
+        parts = folder.split("/")
+        for n, part in enumerate(parts):
+            match = _NUMBERED.match(part)
+            if match:
+                seen.setdefault(("/".join(parts[:n]), match["prefix"].lower()), set()).add(part)
+    return {key: len(names) for key, names in seen.items()}

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker process of `scan`: parses files and reads units until its socket closes.
+
+Run as `python -m vesalius.cohorts.worker FD` by `cohorts.pool`. It writes nothing to disk.
+"""
+
+from __future__ import annotations
+
+import sys
+from multiprocessing.connection import Connection
+from typing import Any
+
+
+def main(handle: int) -> None:
+    """Answer tasks `(kind, items)` with a list of results, or with the exception that stopped it."""
+    end = Connection(handle)
+    settings = end.recv()
+    while True:
+        try:
+            kind, items = end.recv()
+        except EOFError:
+            return
+        try:
+            end.send(_answer(kind, items, settings))
+        except BrokenPipeError:
+            return
+
+
+def _answer(kind: str, items: list[Any], settings: Any) -> Any:
+    try:
+        if kind == "parse":
+            from vesalius.cohorts.parsing import parse
+
+            return [parse(item, settings) for item in items]
+        from vesalius.cohorts.rows import make_rows
+
+        return [make_rows(item, settings) for item in items]
+    except Exception as error:  # a defect of ours: the scan raises it where a person sees it
+        return error
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
