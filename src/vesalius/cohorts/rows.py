@@ -265,6 +265,8 @@ def _mask(row: Json, volume: Volume, settings: Settings) -> tuple[LabelMap | Non
         if isinstance(error, UsageError):
             return None, [finding("corrupt-file", "the mask cannot be read on its image's grid")]
         one = _finding(error)
+        if isinstance(error, GeometryError):
+            one = finding("mask-off-grid", error.reason, error.evidence)
         return None, [replace(one, message=f"mask: {one.message}", file=row["mask_files"][0])]
     stated = mask.names or {int(v): f"label {v}" for v in _values(mask) if v}
     row["mask_names"] = json.dumps({str(value): stated[value] for value in sorted(stated)})
