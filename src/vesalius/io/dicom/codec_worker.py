@@ -25,6 +25,7 @@ def main() -> None:
     """Serve requests until standard input closes."""
     parent = int(sys.argv[1])
     _die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a decoder prints is no answer
@@ -45,7 +46,7 @@ def main() -> None:
             result, decoded = {"ok": False, "missing": str(error)[:500]}, b""
         except MemoryError:
             result, decoded = {"ok": False, "why": "it needs more memory than allowed"}, b""
-        except Exception as error:  # whatever a decoder raises becomes a refusal of this frame
+        except BaseException as error:  # whatever comes, a Rust panic too, refuses this frame
             result, decoded = {"ok": False, "why": f"{type(error).__name__}: {error}"[:500]}, b""
         signal.alarm(0)
         text = json.dumps(result).encode()
@@ -126,10 +127,19 @@ def charls_frame(payload: bytes, job: dict[str, Any]) -> bytes:
     return bytes(buffer)
 
 
+def rle_frame(payload: bytes, job: dict[str, Any]) -> bytes:
+    """Decode DICOM RLE by pylibjpeg-rle; plane after plane, little-endian."""
+    import rle
+
+    names = ("rows", "columns", "samples_per_pixel", "bits_allocated")
+    return bytes(rle.decode_pixel_data(payload, version=2, **{name: job[name] for name in names}))
+
+
 CODECS = {
     "gdcm": ("gdcm", gdcm_frame),
     "openjpeg": ("openjpeg", openjpeg_frame),
     "charls": ("jpeg_ls", charls_frame),
+    "rle": ("rle", rle_frame),
 }
 
 if __name__ == "__main__":

@@ -24,29 +24,42 @@ def fill(contours: list[Array], shape: tuple[int, int]) -> Array:
 
     Nested contours cut holes, and a keyhole channel, walked there and back, encloses nothing.
     """
-    toggles = np.zeros((shape[0] + 1, shape[1]), np.int32)
+    inside: Array = np.zeros(shape, bool)
+    low, high = np.array([np.inf, np.inf]), np.array([-np.inf, -np.inf])
     for points in contours:
-        begin = np.asarray(points, np.float64)
-        end = np.roll(begin, -1, axis=0)
-        low, high = np.minimum(begin[:, 1], end[:, 1]), np.maximum(begin[:, 1], end[:, 1])
-        # An edge meets row y when low <= y < high: a shared vertex counts once.
-        first = np.clip(np.ceil(low), 0, shape[1]).astype(np.int64)
-        last = np.clip(np.ceil(high), 0, shape[1]).astype(np.int64)
-        counts = last - first
-        total = int(counts.sum())
-        if total > _MOST_CROSSINGS:
-            raise CorruptFile(
-                f"a contour crosses {total:,} rows, at most {_MOST_CROSSINGS:,} are drawn",
-                crossings=total,
-            )
-        edge = np.repeat(np.arange(len(begin)), counts)
-        row = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
-        share = (row - begin[edge, 1]) / (end[edge, 1] - begin[edge, 1])
-        x = begin[edge, 0] + share * (end[edge, 0] - begin[edge, 0])
+        low, high = np.minimum(low, points.min(axis=0)), np.maximum(high, points.max(axis=0))
+    x0, y0 = (int(value) for value in np.clip(np.floor(low), 0, shape))
+    x1, y1 = (int(value) for value in np.clip(np.floor(high) + 1, 0, shape))
+    if not contours or x0 >= x1 or y0 >= y1:
+        return inside
+    toggles = np.zeros((x1 - x0 + 1, y1 - y0), np.int32)  # of the box around all contours
+    for points in contours:
+        x, row = _crossings(np.asarray(points, np.float64), y0, y1)
         # Voxels to the right of a crossing change sides.
-        np.add.at(toggles, (np.clip(np.ceil(x), 0, shape[0]).astype(np.int64), row), 1)
-    inside: Array = np.cumsum(toggles[:-1], axis=0) % 2 == 1
+        column = np.clip(np.ceil(x), x0, x1).astype(np.int64) - x0
+        np.add.at(toggles, (column, row - y0), 1)
+    inside[x0:x1, y0:y1] = np.cumsum(toggles[:-1], axis=0) % 2 == 1
     return inside
+
+
+def _crossings(begin: Array, y0: int, y1: int) -> tuple[Array, Array]:
+    """Return where a contour's edges meet the rows `y0 <= y < y1`: x and row."""
+    end = np.roll(begin, -1, axis=0)
+    low, high = np.minimum(begin[:, 1], end[:, 1]), np.maximum(begin[:, 1], end[:, 1])
+    # An edge meets row y when low <= y < high: a shared vertex counts once.
+    first = np.clip(np.ceil(low), y0, y1).astype(np.int64)
+    last = np.clip(np.ceil(high), y0, y1).astype(np.int64)
+    counts = last - first
+    total = int(counts.sum())
+    if total > _MOST_CROSSINGS:
+        raise CorruptFile(
+            f"a contour crosses {total:,} rows, at most {_MOST_CROSSINGS:,} are drawn",
+            crossings=total,
+        )
+    edge = np.repeat(np.arange(len(begin)), counts)
+    row = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
+    share = (row - begin[edge, 1]) / (end[edge, 1] - begin[edge, 1])
+    return begin[edge, 0] + share * (end[edge, 0] - begin[edge, 0]), row
 
 
 def outlines(mask: Array) -> list[Array]:

@@ -2,8 +2,8 @@
 """Pixel data of one DICOM file to an array of stored values, for every transfer syntax.
 
 Whatever a file announces is compared with what it holds before anything is allocated. Native
-data are one plain read. JPEG of 8 bits goes through Pillow, RLE through pylibjpeg-rle; the other
-codecs (GDCM, OpenJPEG, CharLS) run in a bounded child process (`sandbox`).
+data are one plain read. JPEG of 8 bits goes through Pillow; all other codecs (GDCM, OpenJPEG,
+CharLS, pylibjpeg-rle) run in a bounded child process (`sandbox`).
 
 Sources: DICOM PS3.5 section 8 and annex A, PS3.3 section C.7.6.3.
 """
@@ -401,23 +401,18 @@ def _frames(
 
 def _rle(data: bytes, layout: _Layout) -> Array:
     check_rle(data, samples=layout.samples, itemsize=layout.itemsize)
-    import rle
-
-    try:
-        raw = rle.decode_pixel_data(
-            data,
-            version=2,
-            rows=layout.rows,
-            columns=layout.columns,
-            bits_allocated=layout.allocated,
-            samples_per_pixel=layout.samples,
-        )
-    except (ValueError, RuntimeError) as error:
-        raise CorruptFile(
-            f"an RLE frame is damaged: {error}", kind="undecodable-frame", codec="rle"
-        ) from error
-    if len(raw) != layout.decoded_frame:
-        raise _truncated(len(raw), layout.decoded_frame)
+    raw = DECODERS.call(
+        {
+            "codec": "rle",
+            "rows": layout.rows,
+            "columns": layout.columns,
+            "samples_per_pixel": layout.samples,
+            "bits_allocated": layout.allocated,
+        },
+        data,
+        expected=layout.decoded_frame,
+        memory=4 * layout.decoded_frame + 3 * len(data) + _CODEC_OVERHEAD,
+    )
     planes = np.frombuffer(raw, f"<u{layout.itemsize}").reshape(layout.samples, -1)
     values: Array = np.ascontiguousarray(planes.T) if layout.samples > 1 else planes.copy()
     return values

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 _CLOSED = {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"}
+_CONTOUR_DATA = 0x30060050
 _OFF_PLANE = 0.25  # of a step: how far a contour may lie from the slice that it is drawn on
 
 
@@ -128,8 +129,12 @@ def _regions(data_set: Dataset, path: str) -> dict[int, _Region]:
 
 
 def _points(contour: Dataset, name: str, path: str) -> Array:
+    raw = contour.get_item(_CONTOUR_DATA)
+    value: Any = raw.value if raw is not None else []
     try:
-        points = np.array(contour.get("ContourData") or [], np.float64).reshape(-1, 3)
+        # Straight from the bytes: pydicom would make an object of each of a million numbers.
+        numbers = value.split(b"\\") if isinstance(value, bytes) else list(value or [])
+        points = np.array([float(number) for number in numbers]).reshape(-1, 3)
     except (ValueError, TypeError) as error:
         raise CorruptFile(
             f"a contour of region '{name}' is no list of points", path=path

@@ -107,9 +107,7 @@ def _frame_of(
     data_set.InstanceCreationDate = data_set.StructureSetDate = now.strftime("%Y%m%d")
     data_set.InstanceCreationTime = data_set.StructureSetTime = now.strftime("%H%M%S")
     data_set.StructureSetLabel = label
-    data_set.FrameOfReferenceUID = source.get("FrameOfReferenceUID") or generate_uid(
-        entropy_srcs=["FrameOfReferenceUID", str(source.SeriesInstanceUID)]
-    )
+    data_set.FrameOfReferenceUID = source.FrameOfReferenceUID
     data_set.PositionReferenceIndicator = ""
     series = Dataset()
     series.SeriesInstanceUID = source.SeriesInstanceUID

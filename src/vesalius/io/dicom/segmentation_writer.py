@@ -81,10 +81,11 @@ def write_segmentation(
         version,
         series_description,
         series_number,
-        _RLE if kind == "LABELMAP" and compressed else _EXPLICIT,
     )
-    if kind == "BINARY" and compressed:
+    if compressed and kind == "BINARY":
         data_set.file_meta.TransferSyntaxUID = _DEFLATED
+    elif compressed:
+        _run_length_encode(data_set)
 
     def save(stream: Any) -> None:
         from pydicom import dcmwrite
@@ -126,7 +127,6 @@ def _build(
     version: str,
     series_description: str,
     series_number: int,
-    transfer_syntax: str,
 ) -> Dataset:
     import highdicom as hd
 
@@ -176,7 +176,7 @@ def _build(
             content_label="SEGMENTATION",
             content_creator_name="Vesalius",
             series_description=series_description or f"Segmentation by {algorithm}"[:64],
-            transfer_syntax_uid=transfer_syntax,
+            transfer_syntax_uid=_EXPLICIT,
         )
     result: Dataset = data_set
     return result
@@ -197,6 +197,34 @@ def _frames(planes: SourcePlanes, numbers: Mapping[int, int]) -> Array:
         for value, number in numbers.items():
             masks[..., number - 1] |= (layer == value).transpose(2, 1, 0)
     return masks
+
+
+def _run_length_encode(data_set: Dataset) -> None:
+    """Turn native frames into RLE frames.
+
+    pydicom would hand them to GDCM where that is installed, which aborts the process on frames of
+    an odd number of pixels; pylibjpeg-rle does not.
+    """
+    import rle
+    from pydicom.encaps import encapsulate
+
+    size = data_set.Rows * data_set.Columns * data_set.BitsAllocated // 8
+    pixels = data_set.PixelData
+    frames = [
+        rle.encode_pixel_data(
+            pixels[n * size : (n + 1) * size],
+            rows=data_set.Rows,
+            columns=data_set.Columns,
+            samples_per_pixel=1,
+            bits_allocated=data_set.BitsAllocated,
+            byteorder="<",
+        )
+        for n in range(int(data_set.NumberOfFrames))
+    ]
+    data_set.PixelData = encapsulate(frames)
+    data_set["PixelData"].VR = "OB"
+    data_set["PixelData"].is_undefined_length = True
+    data_set.file_meta.TransferSyntaxUID = _RLE
 
 
 def _check(path: Path, wanted: LabelMap, numbers: Mapping[int, int], limits: Limits) -> None:

@@ -45,7 +45,8 @@ class SourcePlanes:
         data: `(layer, column, row, k)`, the label map's values turned along the source's axes.
         slices: the source's frames, in the order of the files.
         index: for each frame its k in `data`.
-        datasets: one pydicom data set per file, pixel data left out, type 2 attributes filled.
+        datasets: one pydicom data set per file, pixel data left out, identifiers and type 2
+            attributes filled.
         is_placed: whether the source states positions.
     """
 
@@ -90,7 +91,7 @@ def source_planes(
             if keyword not in dataset:
                 setattr(dataset, keyword, "")
         _identify(dataset, file)
-    _name_study(datasets)
+    _name_study(datasets, is_placed)
     return SourcePlanes(data, tuple(slices), tuple(index), tuple(datasets), is_placed)
 
 
@@ -123,12 +124,13 @@ def _identify(dataset: Dataset, path: str) -> None:
             setattr(dataset, keyword, meta.get(twin))
 
 
-def _name_study(datasets: Sequence[Dataset]) -> None:
-    """Give a source without study or series UID one made of its instances'."""
+def _name_study(datasets: Sequence[Dataset], is_placed: bool) -> None:
+    """Give a source without study, series or frame of reference UID one made of its instances'."""
     from pydicom.uid import generate_uid
 
     instances = sorted(str(dataset.SOPInstanceUID) for dataset in datasets)
-    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
+    frame = ("FrameOfReferenceUID",) if is_placed else ()
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", *frame):
         for dataset in datasets:
             if not dataset.get(keyword):
                 setattr(dataset, keyword, generate_uid(entropy_srcs=[keyword, *instances]))
