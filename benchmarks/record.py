@@ -16,7 +16,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 _LIBRARIES = (
-    "vesalius", "numpy", "torch", "pydicom", "highdicom", "nibabel", "SimpleITK", "lancedb",
+    "numpy", "torch", "pydicom", "highdicom", "nibabel", "SimpleITK", "lancedb",
     "pyarrow", "pandas", "pillow", "tifffile", "h5py", "python-gdcm", "dcm2niix", "scikit-learn",
 )  # fmt: skip
 
@@ -48,7 +48,9 @@ def record(name: str, payload: dict[str, Any], *, data: Path | None = None, seed
 
 def versions() -> dict[str, str]:
     """Return Python's and the libraries' versions; absent ones are left out."""
-    found = {"python": platform.python_version()}
+    import vesalius
+
+    found = {"python": platform.python_version(), "vesalius": vesalius.__version__}
     for library in _LIBRARIES:
         try:
             found[library] = metadata.version(library)

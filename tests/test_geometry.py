@@ -56,9 +56,13 @@ flips = st.tuples(*[st.sampled_from([1, -1])] * 3)
 
 
 @settings(max_examples=60, deadline=None)
-@given(angles=angles, flips=flips)
-def test_axis_codes_equal_nibabels(angles, flips):
-    affine = turned(angles, flips=flips)
+@given(
+    angles=st.tuples(*[st.floats(-25, 25)] * 3),  # closest axes are beyond doubt
+    flips=flips,
+    order=st.permutations([0, 1, 2]),
+)
+def test_axis_codes_equal_nibabels(angles, flips, order):
+    affine = turned(angles, flips=flips)[:, [*order, 3]]
     assert axis_codes(affine) == "".join(nibabel.aff2axcodes(affine))
 
 

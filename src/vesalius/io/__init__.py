@@ -79,7 +79,11 @@ def read_all(
     reference: Volume | None = None,
     limits: Limits | None = None,
 ) -> Iterator[Volume]:
-    """Yield every image of a DICOM folder, zip or list, or of an NPZ file; else the only one."""
+    """Yield every image of a DICOM folder, zip or list, or of an NPZ file; else the only one.
+
+    Structure sets beside images are left out unless `reference` gives them a grid. Raises what
+    `read` raises, at the image concerned.
+    """
     from vesalius.io.limits import DEFAULT_LIMITS
 
     limits = limits or DEFAULT_LIMITS

@@ -71,11 +71,16 @@ def read_one(
 def read_each(
     path: PathLike | Sequence[PathLike], *, reference: Volume | None, limits: Limits
 ) -> Iterator[Volume]:
-    """Yield every image that `path` holds, one in memory at a time."""
+    """Yield every image that `path` holds, one in memory at a time.
+
+    Beside images, structure sets are left out unless `reference` gives them a grid.
+    """
     with ExitStack() as stack:
         assembly = partial(assemble, limits=limits)
         headers = _files(path, stack, limits)
-        for choice in _choices(headers, assembly, reference, limits, _label(path)):
+        choices = _choices(headers, assembly, reference, limits, _label(path))
+        drawable = [one for one in choices if reference or one.words != "structure-set"]
+        for choice in drawable or choices:
             yield _attributed(choice.load(), path)
 
 
