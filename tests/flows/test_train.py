@@ -6,12 +6,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from vesalius import io
-from vesalius.errors import DataError, RunError, UsageError
+from vesalius.errors import BudgetError, DataError, RunError, UsageError
 from vesalius.flows.evaluate import evaluate
 from vesalius.flows.predict import predict
 from vesalius.flows.scan import scan
@@ -123,6 +124,15 @@ def test_segment_from_files_to_a_label_map(balls: Path, tmp_path: Path) -> None:
         predict(run.path, exam, out=tmp_path / "no", format="dicom-seg")
     with pytest.raises(UsageError, match="Did you mean 'nifti'"):
         predict(run.path, exam, out=tmp_path / "no", format="nifty")
+
+
+def test_too_little_disk_is_refused_before_the_work(
+    stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=50_000))
+    with pytest.raises(BudgetError, match="GB are free"):
+        train("classify", stripes / "cohort", steps=1, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_wrong_arguments_are_named(stripes: Path, tmp_path: Path) -> None:

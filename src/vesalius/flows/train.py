@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vesalius.errors import UsageError
+from vesalius.errors import BudgetError, UsageError
 from vesalius.types import Json, PathLike, Progress, Task
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def train(
             "split_digest": request["split"],
             "audit": [*cases.audit, *parted.audit],
         }
+        plan["audit"].append(_check_disk(folder or Path("runs"), plan))
         run = start_run(plan, folder)
     if not (run.path / "split.json").exists():
         parted.save(run.path / "split.json")
@@ -148,29 +150,45 @@ def _split(
 
 
 def _plan(
-    task: str, cohort: Cohort, cases: Cases, rows: Mapping[str, str], model: str, budget: Json
+    task: str,
+    cohort: Cohort,
+    cases: Cases,
+    rows: Mapping[str, str],
+    model: str,
+    budget: Json,
 ) -> Json:
-    """Return `{"fingerprint", "decisions"}`, from training rows alone."""
+    """Return fingerprint, decisions and estimates, from training rows alone."""
     train = cases.subset(rows, "train")
     if task == "segment":
         from vesalius.tasks.segment import plan as segmentation
 
         found = segmentation.fingerprint(cohort, train)
-        return {
-            "fingerprint": found,
-            "decisions": segmentation.decide(found, model=model, budget=budget),
-        }
-    from vesalius.tasks.cases import class_order
-    from vesalius.tasks.classify import plan as classification
+        decisions = segmentation.decide(found, model=model, budget=budget)
+        disk = segmentation.cache_bytes(found, decisions)
+    else:
+        from vesalius.tasks.cases import class_order
+        from vesalius.tasks.classify import plan as classification
 
-    found = classification.fingerprint(train)
-    classes = class_order(case.truth for case in cases.cases)
-    return {
-        "fingerprint": found,
-        "decisions": classification.decide(
+        found = classification.fingerprint(train)
+        classes = class_order(case.truth for case in cases.cases)
+        decisions = classification.decide(
             found, classes, model=model, budget=budget, case=cases.kind
-        ),
-    }
+        )
+        disk = classification.cache_bytes(found, decisions)
+    return {"fingerprint": found, "decisions": decisions, "estimates": {"cache_bytes": disk}}
+
+
+def _check_disk(folder: Path, plan: Json) -> str:
+    """Return the audit's line on disk space, or refuse before the work begins."""
+    needed = plan["estimates"]["cache_bytes"]
+    parent = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(parent).free
+    if needed > 0.9 * free:
+        raise BudgetError(
+            f"preparing the images takes about {needed / 1e9:.1f} GB in the run folder, and only "
+            f"{free / 1e9:.1f} GB are free; choose an --out on a larger disk, or filter the rows"
+        )
+    return f"prepared images take about {needed / 1e6:.0f} MB on disk while training"
 
 
 def _fit(

@@ -97,6 +97,15 @@ def decide(found: Json, classes: Sequence[str], *, model: str, budget: Json, cas
     }
 
 
+def cache_bytes(found: Json, decisions: Json) -> int:
+    """Return what the prepared views of training and validation take on disk, about."""
+    side, dims = decisions["input"]["size"], decisions["network"]["spatial_dims"]
+    view = 2 * decisions["network"]["in_channels"] * side**dims
+    flat = found["images"] - (found["volumes"] if dims == 2 else 0)
+    views = flat + (found["images"] - flat) * decisions["input"]["slices"]
+    return int(1.4 * view * views)  # validation is about a third of training
+
+
 def _width(stem: str) -> int:
     """Return the first stage's channels: half where it runs at full resolution on a CPU."""
     return 64 if torch.cuda.is_available() or stem == "large" else 32

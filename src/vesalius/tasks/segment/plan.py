@@ -92,7 +92,7 @@ def decide(found: Json, *, model: str, budget: Json) -> Json:
     color = dims == 2 and found["channels"] >= 3
     mirrored = mirror_is_harmless(found["modalities"])
     fine = np.flatnonzero(spacing < ANISOTROPIC * spacing.min()).tolist()
-    batch = max(2, min(8 if dims == 2 else 4, 4 * limit // int(np.prod(patch))))
+    batch = max(2, min(8, (4 if dims == 2 else 2) * limit // int(np.prod(patch))))
     return {
         "labels": [found["labels"][value] for value in found["labels"]],
         "values": [int(value) for value in found["labels"]],
@@ -123,6 +123,15 @@ def decide(found: Json, *, model: str, budget: Json) -> Json:
         "precision": best_precision(),
         "budget": budget,
     }
+
+
+def cache_bytes(found: Json, decisions: Json) -> int:
+    """Return what the prepared training images and masks take on disk, about."""
+    dims = found["spatial_dims"]
+    extent = np.prod(np.array(found["median_shape"]) * found["median_spacing"])
+    grid = [*decisions["spacing"], *found["median_spacing"][dims:]]
+    bytes_each = 2 * decisions["network"]["in_channels"] + 1
+    return int(1.2 * found["images"] * bytes_each * extent / np.prod(grid))
 
 
 def _target_spacing(found: Json, dims: int) -> Array:
