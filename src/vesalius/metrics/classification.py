@@ -82,6 +82,8 @@ def classification_scores(
         independent = n_patients
         if name != "accuracy":
             independent = rarest if own is None else len(np.unique(index[truth == own]))
+            if own is not None and name == "auc":  # pairs of a case of the class and another
+                independent = min(independent, len(np.unique(index[truth != own])))
         by_rank = name in ("auc", "average_precision")
         by_frequency = name in ("brier", "nll", "ece")
         found.append(

@@ -185,5 +185,10 @@ def _svg(figure: Figure) -> str:
                 entry.set_fontsize(8.5)
     stream = BytesIO()
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "vesalius"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            stream,
+            format="svg",
+            bbox_inches="tight",
+            metadata={"Date": None, "Creator": None},
+        )
     return data_uri(stream.getvalue(), "image/svg+xml")
