@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vesalius.errors import GeometryError, UnsupportedFormat
+from vesalius.errors import GeometryError
 from vesalius.geometry import LPS_TO_RAS, flat_affine
 from vesalius.io.dicom.header import Header
 from vesalius.io.dicom.placement import normal_of
@@ -37,26 +37,14 @@ class FrameGrid:
     calibrated: bool
 
 
-def is_tiled(header: Header) -> bool:
-    """Return whether frames are tiles of one large plane (slide microscopy)."""
-    return bool(header.tile_columns and header.tile_rows)
-
-
 def frame_grid(
     slices: Sequence[Slice], header: Header, *, path: str, reference: Volume | None = None
 ) -> FrameGrid:
     """Return the grid of `slices`, the frames of one object.
 
     Raises:
-        UnsupportedFormat: tiles of a slide.
         GeometryError: mixed orientations, a lean of the stack, or positions on no even grid.
     """
-    if is_tiled(header):
-        raise UnsupportedFormat(
-            "tiled objects of slide microscopy are not supported; convert the total pixel matrix "
-            "to TIFF",
-            path=path,
-        )
     rows, columns = int(header.rows or 0), int(header.columns or 0)
     first = slices[0]
     spacing = first.pixel_spacing or (1.0, 1.0)
@@ -97,9 +85,7 @@ def frame_grid(
     )
 
 
-def _flat(
-    slices: Sequence[Slice], shape: Shape3, spacing: Sequence[float], path: str
-) -> FrameGrid:
+def _flat(slices: Sequence[Slice], shape: Shape3, spacing: Sequence[float], path: str) -> FrameGrid:
     if len({s.position for s in slices}) > 1:
         raise GeometryError("only some frames state a position", path=path)
     affine = flat_affine((spacing[1], spacing[0], 1.0))

@@ -356,7 +356,10 @@ def _parse(take: Take, size: int, limits: Limits, path: str) -> Header:
     if "image_laterality" in result:
         result["laterality"] = result.pop("image_laterality") or result.get("laterality")
     if not _SEQUENCES.isdisjoint(found):
-        _sequences(found, result, character_set, big)
+        try:
+            _sequences(found, result, character_set, big)
+        except CorruptFile as error:
+            raise CorruptFile(error.reason, path=path) from None
     if pixels:
         result["pixel_tag"], result["pixel_offset"], result["pixel_length"] = pixels
     header = Header(**result)

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vesalius.errors import CorruptFile, LimitExceeded, UnsupportedFormat
+from vesalius.errors import CorruptFile, LimitExceeded, UnsupportedFormat, VesaliusError
 from vesalius.io.dicom.dataset import open_data_set, open_file
 from vesalius.io.dicom.header import Header, read_header
 from vesalius.io.limits import DEFAULT_LIMITS, Limits
 from vesalius.types import PathLike
+from vesalius.volume import Volume
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -59,18 +64,41 @@ def read_object(path: PathLike, *, limits: Limits = DEFAULT_LIMITS) -> tuple[Hea
             path=name,
             items=items,
         )
-    try:
+    with parsing(name):
         found = read_dataset(
             io.BytesIO(raw),
             is_implicit_VR=not data_set.order.explicit,
             is_little_endian=not data_set.order.big,
             stop_when=lambda tag, _vr, _length: tag >= _PIXELS,
         )
-    except Exception as error:  # pydicom raises whatever its parsers raise
-        raise CorruptFile(
-            f"the data set cannot be parsed ({type(error).__name__})", path=name
-        ) from error
     return header, found
+
+
+@contextmanager
+def parsing(path: str) -> Iterator[None]:
+    """Turn what pydicom raises on broken elements into `CorruptFile`.
+
+    pydicom parses an element when it is first touched and raises whatever its parsers raise; what
+    it warns of is checked by whoever uses the value.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"pydicom\b")
+        try:
+            yield
+        except VesaliusError:
+            raise
+        except Exception as error:
+            raise CorruptFile(
+                f"an element of the data set cannot be parsed ({type(error).__name__})", path=path
+            ) from error
+
+
+def beside(reference: Volume | None, limits: Limits) -> Limits:
+    """Return limits under which labels on the grid of an image already in memory may be read."""
+    if reference is None:
+        return limits
+    voxels = reference.data[0].size
+    return replace(limits, floor=max(limits.floor, 16 * voxels + reference.data.nbytes))
 
 
 def require_class(header: Header, allowed: dict[str, str], *, path: str) -> str:
@@ -82,3 +110,13 @@ def require_class(header: Header, allowed: dict[str, str], *, path: str) -> str:
             sop_class=header.sop_class,
         )
     return allowed[header.sop_class]
+
+
+def refuse_tiles(header: Header, *, path: str) -> None:
+    """Raise `UnsupportedFormat` where frames are tiles of one large plane (slide microscopy)."""
+    if header.tile_columns and header.tile_rows:
+        raise UnsupportedFormat(
+            "tiled objects of slide microscopy are not supported; convert the total pixel matrix "
+            "to TIFF",
+            path=path,
+        )

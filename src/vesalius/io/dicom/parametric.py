@@ -13,7 +13,7 @@ import numpy as np
 from vesalius.errors import CorruptFile, GeometryError, UnsupportedFormat
 from vesalius.io.dicom.frame_grid import frame_grid
 from vesalius.io.dicom.multiframe import slices_of
-from vesalius.io.dicom.objects import read_object, require_class
+from vesalius.io.dicom.objects import parsing, read_object, refuse_tiles, require_class
 from vesalius.io.dicom.pixels import decode
 from vesalius.io.limits import DEFAULT_LIMITS, Limits
 from vesalius.types import PathLike
@@ -51,8 +51,10 @@ def read_parametric_map(path: PathLike, *, limits: Limits = DEFAULT_LIMITS) -> V
     name = os.fspath(path)
     header, data_set = read_object(path, limits=limits)
     require_class(header, {PARAMETRIC_MAP: "Parametric Map Storage"}, path=name)
+    refuse_tiles(header, path=name)
     slices = slices_of(path, header, limits=limits)
-    mappings = _mappings(data_set, len(slices), name)
+    with parsing(name):
+        mappings = _mappings(data_set, len(slices), name)
     grid = frame_grid(slices, header, path=name)
     channel = _channels(grid.index)
     count = max(channel) + 1

@@ -17,7 +17,7 @@ from vesalius.errors import CorruptFile, GeometryError, UnsupportedFormat
 from vesalius.geometry import LPS_TO_RAS
 from vesalius.io.dicom.contours import fill
 from vesalius.io.dicom.header import read_header
-from vesalius.io.dicom.objects import read_object, require_class
+from vesalius.io.dicom.objects import beside, parsing, read_object, require_class
 from vesalius.io.limits import DEFAULT_LIMITS, Limits
 from vesalius.types import Array, PathLike
 from vesalius.volume import LabelMap, Source, Volume
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 _CLOSED = {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"}
+_FARTHEST_MM = 1e6
 _CONTOUR_DATA = 0x30060050
 _OFF_PLANE = 0.25  # of a step: how far a contour may lie from the slice that it is drawn on
 
@@ -55,17 +56,18 @@ def read_rtstruct(
         CorruptFile: contours of broken coordinates.
     """
     name = os.fspath(path)
-    _, data_set = read_object(path, limits=limits)
-    header = read_header(path, limits=limits)
+    header, data_set = read_object(path, limits=limits)
     require_class(header, {STRUCTURE_SET: "RT Structure Set Storage"}, path=name)
-    regions = _regions(data_set, name)
+    with parsing(name):
+        regions = _regions(data_set, name)
+        label = str(data_set.get("StructureSetLabel", ""))
     if not any(region.contours for region in regions.values()):
         raise UnsupportedFormat("the structure set holds no closed contour", path=name)
     _check_references(regions, reference, limits, name)
     numbers = _values(regions)
     dtype = np.dtype(np.uint8 if max(numbers.values()) < 256 else np.uint16)
     voxels = int(np.prod(reference.shape))
-    limits = Limits(max(limits.floor, 8 * reference.data.nbytes), limits.ratio)
+    limits = beside(reference, limits)
     size = header.file_size or 0
     layers: list[Array] = []
     for number, region in regions.items():
@@ -90,7 +92,7 @@ def read_rtstruct(
             (name,),
             "rtstruct",
             metadata={
-                "label": str(data_set.get("StructureSetLabel", "")),
+                "label": label,
                 "referenced_series": list(header.referenced_series or ()),
                 "skipped": {
                     region.name: region.skipped for region in regions.values() if region.skipped
@@ -139,8 +141,10 @@ def _points(contour: Dataset, name: str, path: str) -> Array:
         raise CorruptFile(
             f"a contour of region '{name}' is no list of points", path=path
         ) from error
-    if not np.isfinite(points).all():
-        raise CorruptFile(f"a contour of region '{name}' has points that are no numbers", path=path)
+    if not (np.abs(points) < _FARTHEST_MM).all():  # NaN too
+        raise CorruptFile(
+            f"a contour of region '{name}' has points at no place in a patient", path=path
+        )
     return points
 
 

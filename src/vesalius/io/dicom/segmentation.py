@@ -20,7 +20,7 @@ from vesalius.io.dicom.dataset import DEFLATED
 from vesalius.io.dicom.frame_grid import FrameGrid, frame_grid, signed_permutation
 from vesalius.io.dicom.header import Header
 from vesalius.io.dicom.multiframe import slices_of
-from vesalius.io.dicom.objects import read_object, require_class
+from vesalius.io.dicom.objects import beside, parsing, read_object, refuse_tiles, require_class
 from vesalius.io.dicom.pixels import decode
 from vesalius.io.limits import DEFAULT_LIMITS, Limits
 from vesalius.types import Array, PathLike
@@ -66,15 +66,20 @@ def read_segmentation(
     name = os.fspath(path)
     header, data_set = read_object(path, limits=limits)
     require_class(header, _CLASSES, path=name)
-    kind = str(data_set.get("SegmentationType", "")).upper()
-    if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
-        raise CorruptFile(
-            f"SegmentationType must be BINARY, FRACTIONAL or LABELMAP, got {kind!r}", path=name
-        )
-    segments = _segments(data_set, name)
+    refuse_tiles(header, path=name)
+    limits = beside(reference, limits)
     slices = slices_of(path, header, limits=limits)
+    with parsing(name):
+        kind = str(data_set.get("SegmentationType", "")).upper()
+        if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
+            raise CorruptFile(
+                f"SegmentationType must be BINARY, FRACTIONAL or LABELMAP, got {kind!r}", path=name
+            )
+        segments = _segments(data_set, name)
+        numbers = None if kind == "LABELMAP" else _numbers(data_set, len(slices), segments, name)
+        padding = int(data_set.get("PixelPaddingValue") or 0)
+        full = float(data_set.get("MaximumFractionalValue") or 255)
     grid = frame_grid(slices, header, path=name, reference=reference)
-    numbers = None if kind == "LABELMAP" else _numbers(data_set, len(slices), segments, name)
     highest = (
         max(segments, default=0) if kind != "LABELMAP" else (1 << (header.bits_stored or 8)) - 1
     )
@@ -88,15 +93,11 @@ def read_segmentation(
     )
     frames = _frames(path, header, limits)
     if numbers is None:
-        data = _label_frames(frames, grid, data_set, dtype)
+        data = _label_frames(frames, grid, padding, dtype)
     else:
-        cut = 1.0
-        if kind == "FRACTIONAL":
-            cut = max(1.0, threshold * float(data_set.get("MaximumFractionalValue", 255)))
+        cut = max(1.0, threshold * full) if kind == "FRACTIONAL" else 1.0
         data = _binary_frames(frames, grid, numbers, cut, dtype, header, limits, name)
-    background = 0 in segments and kind == "LABELMAP"
-    if background:
-        segments.pop(0)
+    segments.pop(0, None)  # a LABELMAP may describe its background
     label_map = LabelMap(
         data,
         grid.affine,
@@ -163,8 +164,8 @@ def _segments(data_set: Dataset, path: str) -> dict[int, dict[str, Any]]:
     segments: dict[int, dict[str, Any]] = {}
     for item in data_set.get("SegmentSequence", []):
         number = item.get("SegmentNumber")
-        if number is None or int(number) in segments:
-            raise CorruptFile("segment numbers are missing or repeated", path=path)
+        if number is None or int(number) in segments or not 0 <= int(number) <= 65535:
+            raise CorruptFile("segment numbers are missing, repeated or out of range", path=path)
         segments[int(number)] = {
             "label": str(item.get("SegmentLabel", "") or f"segment {number}"),
             "category": _code(item, "SegmentedPropertyCategoryCodeSequence"),
@@ -229,12 +230,11 @@ def _frames(path: PathLike, header: Header, limits: Limits) -> Iterator[Array]:
 
 
 def _label_frames(
-    frames: Iterator[Array], grid: FrameGrid, data_set: Dataset, dtype: np.dtype[Any]
+    frames: Iterator[Array], grid: FrameGrid, padding: int, dtype: np.dtype[Any]
 ) -> Array:
     data = np.zeros((1, *grid.shape), dtype)
-    padding = data_set.get("PixelPaddingValue")
     for k, frame in zip(grid.index, frames, strict=True):
-        if padding is not None and padding != 0:
+        if padding:
             frame = np.where(frame == padding, 0, frame)
         np.copyto(data[0, :, :, k], frame.T, where=frame.T != 0, casting="same_kind")
     return data
