@@ -316,7 +316,7 @@ def test_cohort_findings() -> None:
     cases: dict[str, pa.Table] = {
         "exact-duplicate": cohort(content_hash={7: "c-3"}),
         "near-duplicate-across-patients": cohort(**near),
-        "near-duplicate": cohort(**near, patient={7: "p-3"}),
+        "near-duplicate": cohort(**near, patient_source=dict.fromkeys(range(12), "none")),
         "image-without-label": cohort(label_kind={5: None}),
         "image-without-mask": cohort(mask_files={5: []}, mask_names={5: None}),
         "unknown-label-value": cohort(mask_names={5: '{"1": "liver", "6": "implant"}'}),
@@ -332,6 +332,9 @@ def test_cohort_findings() -> None:
     assert exact.severity == "error"  # two patients share it
     unknown = cohort(content_hash={7: "c-3"}, patient_source=dict.fromkeys(range(12), "none"))
     assert check_cohort(unknown)[0].severity == "warning"
+    assert check_cohort(cohort(**near, patient={7: "p-3"})) == []  # frames of one person
+    shared = cohort(**near, split={row: "test" if row > 5 else "train" for row in range(12)})
+    assert names(check_cohort(shared)) == {"near-duplicate-across-patients", "leaking-split"}
     both = cohort(content_hash={7: "c-3"}, **near)
     assert names(check_cohort(both)) == {"exact-duplicate"}
 

@@ -27,6 +27,7 @@ def table(rows: list[dict[str, Any]]) -> pa.Table:
         "patient": pa.string(),
         "patient_source": pa.string(),
         "study": pa.string(),
+        "modality": pa.string(),
         "site": pa.string(),
         "scanner": pa.string(),
         "split": pa.string(),

@@ -26,6 +26,7 @@ NEEDED = (
     "patient",
     "patient_source",
     "study",
+    "modality",
     "content_hash",
     "phash",
     "signature",

@@ -13,6 +13,7 @@ import numpy as np
 from vesalius.cohorts.quality.findings import finding
 from vesalius.cohorts.similarity import exact_duplicates, groups, table_near_duplicates
 from vesalius.results import Finding
+from vesalius.types import Array
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,7 +73,7 @@ def _exact(table: pa.Table) -> Iterator[Finding]:
 
 
 def _near(table: pa.Table) -> Iterator[Finding]:
-    group = groups(len(table), exact_duplicates(table), table_near_duplicates(table))
+    group = _alike(table)
     gathered: dict[int, list[int]] = defaultdict(list)
     _, inverse, size = np.unique(group, return_inverse=True, return_counts=True)
     for row in np.flatnonzero(size[inverse] > 1).tolist():
@@ -82,6 +83,8 @@ def _near(table: pa.Table) -> Iterator[Finding]:
         if len({hashes[row].as_py() for row in rows}) < 2:
             continue
         keys, patients, _ = _of(table, rows)
+        if patients == 1 and all(source != "none" for source in _sources(table, rows)):
+            continue  # frames of one person resemble each other, and splits keep a person whole
         name = "near-duplicate-across-patients" if patients > 1 else "near-duplicate"
         yield finding(
             name,
@@ -93,21 +96,34 @@ def _near(table: pa.Table) -> Iterator[Finding]:
 
 
 def _leaks(table: pa.Table) -> Iterator[Finding]:
-    """Yield official splits that share a patient, or the same voxels."""
-    for column, what in (("patient", "patients"), ("content_hash", "images")):
+    """Yield official splits that share a patient, or the same or nearly the same image."""
+    if not any(table["split"].to_pylist()):
+        return
+    looks: dict[int, list[int]] = defaultdict(list)
+    for row, number in enumerate(_alike(table).tolist()):
+        looks[number].append(row)
+    for what, several in (
+        ("patients", list(_same(table, "patient"))),
+        ("images", [rows for rows in looks.values() if len(rows) > 1]),
+    ):
         shared = []
-        for rows in _same(table, column):
+        for rows in several:
             keys, _, subsets = _of(table, rows)
             if len(subsets) > 1:
                 shared.append((keys, sorted(subsets)))
         if shared:
             yield finding(
                 "leaking-split",
-                f"{len(shared)} {what} are in more than one of the official splits "
+                f"{len(shared)} {what} are, or look, the same in several official splits "
                 f"({', '.join(sorted({name for _, names in shared for name in names}))})",
                 {what: len(shared), "keys": [key for keys, _ in shared for key in keys][:_NAMED]},
                 key=shared[0][0][0],
             )
+
+
+def _alike(table: pa.Table) -> Array:
+    """Return the group of identical or nearly identical images of each row."""
+    return groups(len(table), exact_duplicates(table), table_near_duplicates(table))
 
 
 def _unlabeled(table: pa.Table) -> Iterator[Finding]:
@@ -207,6 +223,11 @@ def _same(table: pa.Table, column: str) -> Iterator[list[int]]:
     for row, value in zip(rows.tolist(), table[column].take(rows).to_pylist(), strict=True):
         gathered[value].append(row)
     yield from gathered.values()
+
+
+def _sources(table: pa.Table, rows: list[int]) -> list[str]:
+    sources: list[str] = table["patient_source"].take(rows).to_pylist()
+    return sources
 
 
 def _of(table: pa.Table, rows: list[int]) -> tuple[list[str], int, set[str]]:
