@@ -170,7 +170,9 @@ class Cohort:
             import pyarrow as pa
             import pyarrow.compute as pc
 
-            table = table.filter(pc.is_in(table["key"], value_set=pa.array(self.keys(), pa.string())))
+            table = table.filter(
+                pc.is_in(table["key"], value_set=pa.array(self.keys(), pa.string()))
+            )
         return table.to_pandas()
 
     def read(self, row: Mapping[str, Any], *, limits: Limits | None = None) -> Volume:
@@ -185,8 +187,9 @@ class Cohort:
     def read_mask(self, row: Mapping[str, Any], *, limits: Limits | None = None) -> LabelMap:
         """Read the mask of a row (it needs mask_files, mask_format, mask_member, mask_names too).
 
-        A mask that lies on a part of the image's lattice (a DICOM SEG of some slices) is laid
-        out on all of it; one that lies elsewhere is returned as it is.
+        Where the image or the mask is DICOM, a mask that lies on a part of the image's lattice
+        (a SEG of some slices), or is stored turned, is laid out on the image's grid. Else, and
+        where the lattices differ, it is returned as it is.
 
         Raises:
             CohortError: the row has no mask.
@@ -195,12 +198,12 @@ class Cohort:
 
         if not row["mask_files"]:
             raise CohortError(f"the image {row.get('key', '')} has no mask")
+        on_grid = "dicom" in (row["format"], row["mask_format"])
         names = {int(k): v for k, v in json.loads(row.get("mask_names") or "{}").items()}
         return read_mask(
             self._paths(row, "mask_files"),
-            row.get("mask_format") or "",
             row.get("mask_member") or "",
-            lambda: self.read(row, limits=limits),
+            (lambda: self.read(row, limits=limits)) if on_grid else None,
             names,
             limits,
         )
@@ -291,11 +294,12 @@ class Cohort:
 
 
 # Words of a filter that are no columns.
-_SQL = frozenset(
-    "and or not in is null like ilike between true false case when then else end cast as escape "
-    "date timestamp interval array regexp string int bigint double float boolean varchar text "
-    "similar to exists any all from distinct".split()
-)
+_SQL = frozenset({
+    "and", "or", "not", "in", "is", "null", "like", "ilike", "between", "true", "false", "case",
+    "when", "then", "else", "end", "cast", "as", "escape", "date", "timestamp", "interval",
+    "array", "regexp", "string", "int", "bigint", "double", "float", "boolean", "varchar", "text",
+    "similar", "to", "exists", "any", "all", "from", "distinct",
+})  # fmt: skip
 
 
 def _read_info(folder: Path) -> Json:

@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS files (
   sha TEXT, format TEXT, kind TEXT, series TEXT, facts TEXT, finding TEXT, UNIQUE (folder, name));
 CREATE INDEX IF NOT EXISTS series ON files (series) WHERE series IS NOT NULL;
 CREATE INDEX IF NOT EXISTS pending ON files (id) WHERE sha IS NULL;
-CREATE INDEX IF NOT EXISTS beside ON files (format) WHERE format IN ('json', 'table', 'text', 'voc');
+CREATE INDEX IF NOT EXISTS beside ON files (format)
+  WHERE format IN ('json', 'table', 'text', 'voc');
 CREATE TABLE IF NOT EXISTS units (
   id TEXT PRIMARY KEY, root TEXT, kind TEXT, digest TEXT, plan TEXT, weight INTEGER,
   generation INTEGER, done INTEGER) WITHOUT ROWID;
@@ -230,7 +231,8 @@ class Index:
         """Forget the folders of a root that this walk did not meet; return files forgotten."""
         gone = "SELECT id FROM folders WHERE root = ? AND seen != ?"
         count = self.db.execute(
-            f"DELETE FROM files WHERE folder IN ({gone})", (root, generation)
+            f"DELETE FROM files WHERE folder IN ({gone})",  # noqa: S608  a constant
+            (root, generation),
         ).rowcount
         self.db.execute("DELETE FROM folders WHERE root = ? AND seen != ?", (root, generation))
         return count
@@ -262,9 +264,11 @@ class Index:
             results,
         )
 
-    def entries(self, where: str = "1", values: Sequence[Any] = (), order: str = "") -> Iterator[Entry]:
+    def entries(
+        self, where: str = "1", values: Sequence[Any] = (), order: str = ""
+    ) -> Iterator[Entry]:
         """Yield files; aliases: f file, d folder, r root."""
-        query = f"{_ENTRY} WHERE {where}" + (f" ORDER BY {order}" if order else "")  # noqa: S608  fixed fragments of this package
+        query = f"{_ENTRY} WHERE {where}" + (f" ORDER BY {order}" if order else "")
         return map(Entry._make, self.db.execute(query, values))
 
     # units, rows, findings
@@ -283,7 +287,10 @@ class Index:
         """Forget units of a root that this scan did not plan, with their rows and findings."""
         gone = "SELECT id FROM units WHERE root = ? AND generation != ?"
         for table in ("rows", "found"):
-            self.db.execute(f"DELETE FROM {table} WHERE unit IN ({gone})", (root, generation))
+            self.db.execute(
+                f"DELETE FROM {table} WHERE unit IN ({gone})",  # noqa: S608  constants
+                (root, generation),
+            )
         self.db.execute("DELETE FROM units WHERE root = ? AND generation != ?", (root, generation))
 
     def stray(self, root: str, found: Sequence[str], generation: int) -> None:

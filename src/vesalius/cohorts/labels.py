@@ -107,11 +107,11 @@ class Labels:
 
     def recount(self, rows: Iterator[Json]) -> None:
         """Count again which rows of the table name an image, after the images changed."""
-        _count(self._index, self.number, self.report, rows, self._pseudonym)
+        _count(self._index, self.number, self.report, rows)
 
     def of(self, row: Json) -> Json:
         """Return `{column: value}` for a row of the cohort, `{}` where the table has none."""
-        forms = identities(row, self._pseudonym)[self.report.kind]
+        forms = identities(row)[self.report.kind]
         found = self._db.execute(
             f"SELECT value FROM labels_{self.number} "  # noqa: S608  an integer
             "WHERE name IN (SELECT value FROM json_each(?))",
@@ -186,13 +186,13 @@ def join(
     report = Joined(path.name, key, kind)
     report.types = {role: types[name] for name, role in roles.items() if role.startswith("label_")}
     _copy(path, index, number, types, key, kind, roles, pseudonym)
-    _count(index, number, report, rows(), pseudonym)
+    _count(index, number, report, rows())
     if not least:
         report.examples = _examples(path, types, key, kind, rows(), pseudonym)
     return Labels(index, number, report, roles, pseudonym)
 
 
-def identities(row: Json, pseudonym: Pseudonyms) -> dict[str, list[str]]:
+def identities(row: Json) -> dict[str, list[str]]:
     """Return what may name a row, by kind, as the values of a key column are normalized."""
     files = [one for one in row["files"] if row["format"] != "dicom" or len(row["files"]) == 1]
     member = row["member"]
@@ -274,7 +274,7 @@ def _choose(
     hits: dict[tuple[str, str], set[str]] = defaultdict(set)
     images: Counter[tuple[str, str]] = Counter()
     for row in rows:
-        for kind, forms in identities(row, pseudonym).items():
+        for kind, forms in identities(row).items():
             if kind not in wanted:
                 continue
             for name in {n for form in forms for n in wanted[kind].get(form, ())}:
@@ -297,7 +297,9 @@ def _choose(
     return *best, len(hits[best]) / max(1, distinct[best])
 
 
-def _roles(columns: Sequence[str], types: Mapping[str, str], sample: list[Json], key: str) -> dict[str, str]:
+def _roles(
+    columns: Sequence[str], types: Mapping[str, str], sample: list[Json], key: str
+) -> dict[str, str]:
     """Return column -> what becomes of it: words, patient, split, a label column, or nothing."""
     roles = {}
     for name in columns:
@@ -322,7 +324,9 @@ def _is_prose(name: str, values: list[str]) -> bool:
 
 
 def _is_path(values: list[str]) -> bool:
-    return sum(bool(re.search(r"[^/\\]\.\w{2,4}(\.gz)?$", v) and "/" in v) for v in values) > 0.9 * len(values)
+    return sum(
+        bool(re.search(r"[^/\\]\.\w{2,4}(\.gz)?$", v) and "/" in v) for v in values
+    ) > 0.9 * len(values)
 
 
 def _copy(
@@ -342,7 +346,10 @@ def _copy(
     db.execute(f"CREATE TABLE labels_{number} (name TEXT, value TEXT, used INTEGER DEFAULT 0)")
     subsets = {name for name, role in roles.items() if role == "split"}
     held_out = {
-        name: not any(str(row.get(name)).strip().lower() in ("test", "testing") for row in _records(path, types))
+        name: not any(
+            str(row.get(name)).strip().lower() in ("test", "testing")
+            for row in _records(path, types)
+        )
         for name in subsets
     }
 
@@ -366,13 +373,13 @@ def _copy(
     index.commit()
 
 
-def _count(index: Index, number: int, report: Joined, rows: Iterator[Json], pseudonym: Pseudonyms) -> None:
+def _count(index: Index, number: int, report: Joined, rows: Iterator[Json]) -> None:
     """Count matched and unmatched rows of the table, and describe a few unmatched keys."""
     db = index.db
     index.begin()
     db.execute(f"UPDATE labels_{number} SET used = 0 WHERE used = 1")  # noqa: S608  an integer
     for row in rows:
-        forms = identities(row, pseudonym)[report.kind]
+        forms = identities(row)[report.kind]
         if forms:
             db.execute(
                 f"UPDATE labels_{number} SET used = 1 "  # noqa: S608  an integer
@@ -399,14 +406,16 @@ def _examples(
     pseudonym: Pseudonyms,
 ) -> tuple[str, ...]:
     """Return sentences about the first unmatched keys, with the nearest name that exists."""
-    known = {form for row in rows for form in identities(row, pseudonym)[kind]}
+    known = {form for row in rows for form in identities(row)[kind]}
     readable = sorted(known)[:_MOST_NAMED] if kind in ("path", "name", "stem", "key") else []
     found = []
     for row in _records(path, types):
         value = row.get(key)
         if value is None or _form(value, kind, pseudonym) in known:
             continue
-        found.append(f"'{value}' in column '{key}' names no image.{did_you_mean(str(value), readable)}")
+        found.append(
+            f"'{value}' in column '{key}' names no image.{did_you_mean(str(value), readable)}"
+        )
         if len(found) == _MOST_EXAMPLES:
             break
     return tuple(found)
@@ -424,8 +433,14 @@ def _merged(rows: list[Json]) -> Json:
     return merged
 
 
-def _nothing_matches(path: Path, columns: Sequence[str], sample: list[Json], rows: Iterator[Json]) -> str:
-    known = [file.rpartition("/")[2] for row, _ in zip(rows, range(2000), strict=False) for file in row["files"][:1]]
+def _nothing_matches(
+    path: Path, columns: Sequence[str], sample: list[Json], rows: Iterator[Json]
+) -> str:
+    known = [
+        file.rpartition("/")[2]
+        for row, _ in zip(rows, range(2000), strict=False)
+        for file in row["files"][:1]
+    ]
     near = next(
         (
             f" '{row[name]}' in '{name}':{hint}"
@@ -473,9 +488,7 @@ def _raw(path: Path) -> Iterator[Json]:
         elif suffix in (".csv", ".tsv", ".txt"):
             yield from _csv(path)
         else:
-            raise CohortError(
-                f"a table of labels is CSV, TSV, Parquet or JSON, got '{path.name}'"
-            )
+            raise CohortError(f"a table of labels is CSV, TSV, Parquet or JSON, got '{path.name}'")
     except FileNotFoundError as error:
         raise CohortError(f"the table of labels {path} does not exist") from error
     except (OSError, UnicodeDecodeError, csv.Error, ValueError, RecursionError) as error:
@@ -506,9 +519,13 @@ def _delimiter(line: str, path: Path) -> str:
 
 def _json(path: Path) -> Iterator[Json]:
     if path.stat().st_size > _MOST_JSON:
-        raise CohortError(f"{path} is larger than {_MOST_JSON >> 20} MiB: convert it to CSV or Parquet")
+        raise CohortError(
+            f"{path} is larger than {_MOST_JSON >> 20} MiB: convert it to CSV or Parquet"
+        )
     text = path.read_text(encoding="utf-8-sig")
-    if path.suffix.lower() != ".json" or ("\n{" in text and text.lstrip()[:1] == "{" and _is_lines(text)):
+    if path.suffix.lower() != ".json" or (
+        "\n{" in text and text.lstrip()[:1] == "{" and _is_lines(text)
+    ):
         value: Any = [json.loads(line) for line in io.StringIO(text) if line.strip()]
     else:
         value = json.loads(text)
@@ -517,7 +534,9 @@ def _json(path: Path) -> Iterator[Json]:
             value = [{"key": key, **one} for key, one in value.items()]
         elif value and all(isinstance(one, list) for one in value.values()):
             columns = list(value)
-            value = [dict(zip(columns, row, strict=False)) for row in zip(*value.values(), strict=False)]
+            value = [
+                dict(zip(columns, row, strict=False)) for row in zip(*value.values(), strict=False)
+            ]
         else:
             value = [{"key": key, "label": one} for key, one in value.items()]
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):

@@ -72,7 +72,7 @@ def parse(item: tuple[int, str, str, str, int], settings: Settings) -> Parsed:
         else:
             form = "dicom"
         if form == "dicom":
-            sha, kind, series, facts = _dicom(path, settings)
+            sha, kind, series, facts = _dicom(path, folder, settings)
             if kind in _UNREADABLE_IMAGES:
                 problem = _finding(
                     "unsupported-format", f"{kind} DICOM images are not read", {"kind": kind}
@@ -122,14 +122,15 @@ def _finding(name: str, message: str, evidence: Mapping[str, Any]) -> str:
     return packed(finding(name, message, evidence))
 
 
-def _dicom(path: str, settings: Settings) -> tuple[str, str, str | None, str]:
+def _dicom(path: str, folder: str, settings: Settings) -> tuple[str, str, str | None, str]:
+    """Return hash, kind, series and header; files of no series are one series with their folder."""
     header = read_header(path, limits=settings.limits, digest=True)
     kind = kind_of(header)
     sha = header.sha256 or ""
     if kind not in IMAGES and kind not in ("segmentation", "structure-set"):
         return sha, kind, None, ""
     _pseudonymize(header, settings.pseudonyms)
-    return sha, kind, header.series_uid or header.sop_instance or sha, header_json(header)
+    return sha, kind, header.series_uid or f"folder {folder}", header_json(header)
 
 
 def _pseudonymize(header: Header, pseudonym: Pseudonyms) -> None:

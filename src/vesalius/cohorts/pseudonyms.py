@@ -50,7 +50,9 @@ def load_key(path: PathLike) -> bytes:
             "or leave the option out to make a new key"
         ) from error
     except ValueError as error:
-        raise UsageError(f"{path} is no pseudonym key: it must hold 64 hexadecimal digits") from error
+        raise UsageError(
+            f"{path} is no pseudonym key: it must hold 64 hexadecimal digits"
+        ) from error
     if len(key) != 32:
         raise UsageError(f"{path} is no pseudonym key: it holds {len(key)} bytes, expected 32")
     return key

@@ -2,8 +2,8 @@
 """From the index to the published tables: label columns, findings of the whole, Lance commits.
 
 Each batch is one commit of the table `images`, flushed to disk before the index remembers it, so
-that a kill at any moment costs one batch. Readers follow `cohort.json`, which names the new versions
-only once they are whole.
+that a kill at any moment costs one batch. Readers follow `cohort.json`, which names the new
+versions only once they are whole.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class Publisher:
 
         self._types = self._label_types()
         whole = self._whole()
-        of_cohort = [
-            {**_json_of(one), "root": ""} for one in check_cohort(whole)
-        ] + list(self._unmatched())
+        of_cohort = [{**_json_of(one), "root": ""} for one in check_cohort(whole)] + list(
+            self._unmatched()
+        )
         self._size = (len(whole), len(whole["patient"].unique()))
         del whole
         names: dict[str, set[str]] = defaultdict(set)
@@ -125,7 +125,8 @@ class Publisher:
             keys = [row["key"] for row in rows]
             known = dict(
                 db.execute(
-                    "SELECT key, final FROM published WHERE key IN (SELECT value FROM json_each(?))",
+                    "SELECT key, final FROM published "
+                    "WHERE key IN (SELECT value FROM json_each(?))",
                     (json.dumps(keys),),
                 )
             )
@@ -217,8 +218,9 @@ class Publisher:
         """Yield all findings in one order: of files, of units, of the cohort."""
         db = self._index.db
         for root, folder, name, text in db.execute(
-            "SELECT r.name, d.path, f.name, f.finding FROM files f JOIN folders d ON f.folder = d.id "
-            "JOIN roots r ON d.root = r.id WHERE f.finding IS NOT NULL ORDER BY r.name, d.path, f.name"
+            "SELECT r.name, d.path, f.name, f.finding FROM files f "
+            "JOIN folders d ON f.folder = d.id JOIN roots r ON d.root = r.id "
+            "WHERE f.finding IS NOT NULL ORDER BY r.name, d.path, f.name"
         ):
             yield _flat(json.loads(text) | {"root": root, "file": f"{folder}/{name}".lstrip("/")})
         for root, folder, text in db.execute(

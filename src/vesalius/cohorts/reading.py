@@ -32,7 +32,10 @@ _LATTICE = 0.1  # of a voxel that a mask's centers may be off the image's
 
 
 def read_image(
-    paths: Sequence[Path], format: str, member: str = "", limits: Limits | None = None  # noqa: A002  the column's name
+    paths: Sequence[Path],
+    format: str,  # noqa: A002  the column's name
+    member: str = "",
+    limits: Limits | None = None,
 ) -> Volume:
     """Read the image that `paths`, `format` and `member` of a row name.
 
@@ -61,15 +64,22 @@ def read_image(
 
 def read_mask(
     paths: Sequence[Path],
-    format: str,  # noqa: A002  the column's name
     member: str,
-    image: Callable[[], Volume],
+    image: Callable[[], Volume] | None,
     names: Mapping[int, str],
     limits: Limits | None = None,
 ) -> LabelMap:
-    """Read the mask of a row; `image()` is called where its grid is needed, `names` complete it."""
+    """Read the mask of a row.
+
+    Args:
+        paths, member: of the mask.
+        image: reads the image, where one of the two is DICOM: an RTSTRUCT is drawn on its grid, a
+            mask on a part of its lattice (or turned) is laid out on all of it.
+        names: of the structures, where the mask states none.
+        limits: of reading.
+    """
     limits = limits or DEFAULT_LIMITS
-    reference = image() if format == "dicom" else None
+    reference = image() if image else None
     mask = io.read_labels(paths[0], member=member, reference=reference, limits=limits)
     if reference is not None:
         mask = on_lattice(mask, reference)

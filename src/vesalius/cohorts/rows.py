@@ -75,7 +75,7 @@ def _series(plan: Json, settings: Settings) -> Iterator[Part]:
             row["member"] = reading.members_of(stack, headers, settings.limits)
         findings = quality.check_stack(stack)
         if settings.pixels:
-            findings += _measure_stack(row, stack, plan, settings)
+            findings += _measure_stack(row, stack, settings)
         yield _finished(row, findings, plan)
 
 
@@ -91,7 +91,7 @@ def _stack_row(plan: Json, stack: Stack, number: int, settings: Settings) -> Jso
         "root": plan["root"],
         "files": [_relative(path, root) for path in stack.files],
         "study": pseudonym("study", head.study_uid or ""),
-        "series": pseudonym("series", head.series_uid or ""),
+        "series": pseudonym("series", plan["series"]),
         "modality": stack.modality,
         "body_part": head.body_part or "",
         "laterality": head.laterality or "",
@@ -115,17 +115,17 @@ def _stack_row(plan: Json, stack: Stack, number: int, settings: Settings) -> Jso
     elif head.patient_id:
         row |= {"patient": head.patient_id, "patient_source": "dicom"}
     else:
-        owner = head.study_uid or head.series_uid or row["key"]
+        owner = head.study_uid or plan["series"]
         row |= {"patient": pseudonym("patient", "study", owner), "patient_source": "none"}
     row["split"] = plan.get("split")
     row["labels"] = plan.get("labels") or {}
-    masks = plan.get("masks") or []
-    if masks and stack.kind == "image":
-        row |= {"mask_files": [masks[0]], "mask_format": "dicom"}
+    if plan.get("mask") and stack.kind == "image":
+        path, form = plan["mask"]
+        row |= {"mask_files": [path], "mask_format": form}
     return row
 
 
-def _measure_stack(row: Json, stack: Stack, plan: Json, settings: Settings) -> list[Finding]:
+def _measure_stack(row: Json, stack: Stack, settings: Settings) -> list[Finding]:
     try:
         volume = assemble(stack, limits=settings.limits)
     except GeometryError as error:
@@ -143,7 +143,9 @@ def _file(plan: Json, settings: Settings) -> Iterator[Part]:
     if not settings.pixels:
         yield _finished(row, [], plan)
         return
-    volume = reading.read_image(_paths(plan, row["files"], settings), row["format"], "", settings.limits)
+    volume = reading.read_image(
+        _paths(plan, row["files"], settings), row["format"], "", settings.limits
+    )
     findings: list[Finding] = []
     if isinstance(volume, LabelMap) and not row["mask_files"]:
         row["kind"] = "label-map"
@@ -184,7 +186,8 @@ def _npz_labels(path: Path, plan: Json, settings: Settings) -> list[list[Any]] |
     from vesalius.cohorts.layouts.medmnist import read_labels
 
     table = read_labels(path, plan["label_array"], settings.limits)
-    return table[plan["start"] : plan["stop"]].tolist()
+    found: list[list[Any]] = table[plan["start"] : plan["stop"]].tolist()
+    return found
 
 
 def _zip(plan: Json, settings: Settings) -> Iterator[Part]:
@@ -259,7 +262,11 @@ def _mask(row: Json, volume: Volume, settings: Settings) -> tuple[LabelMap | Non
     names = {int(value): name for value, name in json.loads(row["mask_names"] or "{}").items()}
     try:
         mask = reading.read_mask(
-            paths, row["mask_format"], row["mask_member"], lambda: volume, names, settings.limits
+            paths,
+            row["mask_member"],
+            (lambda: volume) if "dicom" in (row["format"], row["mask_format"]) else None,
+            names,
+            settings.limits,
         )
     except (ReadError, UsageError) as error:
         if isinstance(error, UsageError):
@@ -274,13 +281,16 @@ def _mask(row: Json, volume: Volume, settings: Settings) -> tuple[LabelMap | Non
 
 
 def _values(mask: LabelMap) -> list[int]:
+    """Return the values that a mask holds, at most 256 of them."""
     low, high = int(mask.data.min(initial=0)), int(mask.data.max(initial=0))
-    if 0 <= low and high < 1 << 16:
+    if low >= 0 and high < 1 << 16:
         present = np.zeros(high + 1, bool)
         for plane in mask.data.transpose(3, 0, 1, 2):
             present[plane.reshape(-1).astype(np.intp)] = True
-        return np.flatnonzero(present).tolist()[:256]
-    return np.unique(mask.data)[:256].tolist()
+        found = np.flatnonzero(present)
+    else:
+        found = np.unique(mask.data)
+    return [int(value) for value in found[:256]]
 
 
 def _finished(row: Json, findings: list[Finding], plan: Json) -> Part:

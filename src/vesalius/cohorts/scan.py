@@ -98,15 +98,17 @@ class ScanResult:
             f"{self.files:,} files ({self.changed:,} new or changed, {same:,} as before"
             + (f", {self.deleted:,} gone" if self.deleted else "")
             + f") in {self.seconds:.1f} s",
-            f"{self.images:,} images of {self.patients:,} patients, version {self.version}, "
-            f"license: {self.license or 'none stated'}",
+            (
+                f"{self.images:,} images of {self.patients:,} patients, version {self.version}, "
+                f"license: {self.license or 'none stated'}"
+            ),
         ]
         if self.layouts:
             lines.append("layouts: " + _counts(self.layouts))
         for one in self.labels:
             lines.append(
-                f"labels {one.source}: by '{one.column}' ({one.kind}), {one.matched:,} rows matched, "
-                f"{one.unmatched:,} not; "
+                f"labels {one.source}: by '{one.column}' ({one.kind}), "
+                f"{one.matched:,} rows matched, {one.unmatched:,} not; "
                 + ", ".join(f"{name} ({kind})" for name, kind in one.types.items())
             )
             if one.contradictions:
@@ -258,7 +260,9 @@ class _Job:
             self._parse(pool)
             self._plan(planned, settings, pattern)
             count, weight, largest = index.waiting()
-            memory = _OWN_MEMORY + workers * (_WORKER_MEMORY + min(limits.allowed(largest), 8 * largest))
+            memory = _OWN_MEMORY + workers * (
+                _WORKER_MEMORY + min(limits.allowed(largest), 8 * largest)
+            )
             self._read(pool, f"read {_size(weight)} in up to {_size(memory)} of memory", count)
         joined = self._join(labels)
         info, findings, patients, images = self._publish(joined, wanted)
@@ -295,8 +299,8 @@ class _Job:
         free = shutil.disk_usage(self.out).free
         if wanted > free:
             raise BudgetError(
-                f"the cohort needs about {_size(wanted)} in {self.out}, free are {_size(free)}: make "
-                "room or choose another folder"
+                f"the cohort needs about {_size(wanted)} in {self.out}, free are {_size(free)}: "
+                "make room or choose another folder"
             )
         return wanted
 
@@ -327,7 +331,7 @@ class _Job:
             settings=settings,
             planned=planned,
         )
-        index.plan(self.root, list(units), self.generation)
+        index.plan(self.root, units, self.generation)
         index.drop_unplanned(self.root, self.generation)
         index.stray(self.root, planned.findings, self.generation)
         index.commit()
@@ -368,9 +372,11 @@ class _Job:
             for one in again:
                 one.recount(index.payloads())
             return self._remember(again, asked=True)
-        found = []
+        found: list[Labels] = []
         for root, place in index.roots().items():
-            for entry in index.entries("r.name = ? AND f.format = 'table'", (root,), "d.path, f.name"):
+            for entry in index.entries(
+                "r.name = ? AND f.format = 'table'", (root,), "d.path, f.name"
+            ):
                 if entry.name.lower().endswith((".csv", ".tsv", ".parquet")):
                     one = tables.join(
                         Path(place, entry.path), index, index.payloads, self.pseudonym,
@@ -500,7 +506,11 @@ def _died_parsing(item: Any) -> tuple[Any, ...]:
 def _died_reading(item: Any) -> tuple[str, list[Any], list[str]]:
     plan_ = json.loads(item[2])
     first = plan_["files"][0]
-    return item[0], [], [json.dumps(_killer() | {"file": first if isinstance(first, str) else first[0]})]
+    return (
+        item[0],
+        [],
+        [json.dumps(_killer() | {"file": first if isinstance(first, str) else first[0]})],
+    )
 
 
 def _killer() -> Json:

@@ -84,7 +84,12 @@ COLUMNS: dict[str, str] = {
     "split": "text",
     "findings": "texts",
 }
-PIXELS = ("content_hash", "phash", "signature", *(name for name in COLUMNS if name.startswith("stat_")))
+PIXELS = (
+    "content_hash",
+    "phash",
+    "signature",
+    *(name for name in COLUMNS if name.startswith("stat_")),
+)
 NULL = {*PIXELS, "mask_names", "boxes", "split", "calibrated"}
 
 FINDING_COLUMNS: dict[str, str] = {

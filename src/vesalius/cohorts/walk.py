@@ -125,9 +125,7 @@ def _files(full: str, inside: list[str]) -> Iterator[tuple[str, int, int]]:
                 yield to_text(name), status.st_size, status.st_mtime_ns
 
 
-def _compare(
-    index: Index, folder: int, files: list[tuple[str, int, int]], result: Walked
-) -> None:
+def _compare(index: Index, folder: int, files: list[tuple[str, int, int]], result: Walked) -> None:
     known = index.known(folder, [name for name, _, _ in files])
     changed = [one for one in files if known.get(one[0]) != (one[1], one[2])]
     if changed:

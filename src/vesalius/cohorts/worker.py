@@ -12,7 +12,7 @@ from typing import Any
 
 
 def main(handle: int) -> None:
-    """Answer tasks `(kind, items)` with a list of results, or with the exception that stopped it."""
+    """Answer tasks `(kind, items)` with a list of results, or the exception that stopped it."""
     end = Connection(handle)
     settings = end.recv()
     while True:

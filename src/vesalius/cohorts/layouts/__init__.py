@@ -4,7 +4,8 @@
 One layout a file; each is recognized by the content of the data root, never by its name. Where
 several claim a file, the first of this order has it: nnU-Net raw, Decathlon, BIDS, images/+labels/
 pairs, class-per-folder; what none claims is `loose`. DICOM is grouped by series whatever the
-folders, NPZ and zip hold their own. VOC and COCO boxes and split lists add to any of them.
+folders (files without a series by their folder), NPZ and zip hold their own. VOC and COCO boxes
+and split lists add to any of them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from vesalius.cohorts.layouts import bids, classes, decathlon, medmnist, nnunet,
 from vesalius.cohorts.layouts.boxes import Notes
 from vesalius.cohorts.layouts.catalog import Catalog
 from vesalius.cohorts.layouts.facts import SPLITS, Facts, Layout, Mask, below
-from vesalius.cohorts.layouts.loose import Loose
+from vesalius.cohorts.layouts.loose import Loose, mask_beside_series
 from vesalius.cohorts.layouts.names import leading_id, names_tell_patients
 from vesalius.cohorts.pseudonyms import Pseudonyms
 from vesalius.cohorts.quality.findings import finding
@@ -68,10 +69,13 @@ def plan(
 ) -> Iterator[Unit]:
     """Yield the units of one data root, a function of the index and the settings alone."""
     salt = json.dumps([CODE, settings, pattern.pattern if pattern else ""])
-    yield from _series(index, root, pseudonyms, pattern, salt, planned)
     catalog = Catalog(index, root)
-    yield from _files(catalog, pseudonyms, pattern, salt, planned)
+    strays: list[Entry] = []
+    yield from _files(catalog, pseudonyms, pattern, salt, planned, strays)
+    yield from _series(index, root, pseudonyms, pattern, salt, planned, strays)
     yield from _containers(catalog, pseudonyms, pattern, salt, planned)
+    for entry in strays:
+        _stray(planned, entry, "a mask has no image beside it")
 
 
 def expand(index: Index, kind: str, text: str) -> str:
@@ -99,10 +103,15 @@ def _series(
     pattern: re.Pattern[str] | None,
     salt: str,
     planned: Planned,
+    strays: list[Entry],
 ) -> Iterator[Unit]:
     masks = _dicom_masks(index, root, planned)
-    rows = index.db.execute(
-        "SELECT f.series, d.path, f.name, f.sha, f.size FROM files f "
+    used: set[int] = set()
+    stray_masks: dict[str, list[Entry]] = defaultdict(list)
+    for entry in strays:
+        stray_masks[entry.folder].append(entry)
+    rows = index.db.execute(  # the kinds are a constant
+        "SELECT f.series, d.path, f.name, f.sha, f.size FROM files f "  # noqa: S608  fixed text
         "JOIN folders d ON f.folder = d.id JOIN roots r ON d.root = r.id "
         f"WHERE r.name = ? AND f.format = 'dicom' AND f.kind IN {_IMAGE_KINDS} "
         "ORDER BY f.series, d.path, f.name",
@@ -110,27 +119,38 @@ def _series(
     )
     for series, group in groupby(rows, key=lambda row: row[0]):
         engine = hashlib.blake2b(salt.encode(), digest_size=16)
-        weight, first, count = 0, "", 0
+        weight, first = 0, ""
         for _, folder, name, sha, size in group:
             path = f"{folder}/{name}" if folder else name
             first = first or path
             engine.update(f"{path}\0{sha}\0".encode())
             weight += size
-            count += 1
         plan_: Json = {"root": root, "series": series, "files": [first]}
+        beside = mask_beside_series(first.rpartition("/")[0], stray_masks)
         if series in masks:
-            plan_["masks"] = [path for _, path, _ in sorted(masks[series])]
+            plan_["mask"] = min(masks[series])[2], "dicom"
             engine.update(json.dumps(sorted(masks[series])).encode())
+        elif beside:
+            plan_["mask"] = beside.path, beside.format
+            used.add(beside.id)
+            engine.update(beside.sha.encode())
         patient = _by_pattern(first, pattern)
         if patient:
             plan_["patient"] = pseudonyms("patient", patient)
         planned.layouts["DICOM series"] += 1
+        engine.update(json.dumps(plan_).encode())
         yield Unit(f"s:{root}:{series}", "dicom", engine.hexdigest(), json.dumps(plan_), weight)
+    strays[:] = [entry for entry in strays if entry.id not in used]
 
 
-def _dicom_masks(index: Index, root: str, planned: Planned) -> dict[str, list[tuple[int, str, str]]]:
-    """Return series -> `(order, path, sha)` of the SEG and RTSTRUCT files that refer to it."""
-    found: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
+def _dicom_masks(
+    index: Index, root: str, planned: Planned
+) -> dict[str, list[tuple[int, int, str, str]]]:
+    """Return series -> `(order, -size, path, sha)` of the SEG and RTSTRUCT that refer to it.
+
+    The first of them becomes the mask: a SEG before an RTSTRUCT, a larger before a smaller.
+    """
+    found: dict[str, list[tuple[int, int, str, str]]] = defaultdict(list)
     for entry in index.entries(
         "r.name = ? AND f.format = 'dicom' AND f.kind IN ('segmentation', 'structure-set')",
         (root,),
@@ -144,7 +164,7 @@ def _dicom_masks(index: Index, root: str, planned: Planned) -> dict[str, list[tu
         ]
         for series in present:
             order = 0 if entry.kind == "segmentation" else 1
-            found[series].append((order, entry.path, entry.sha))
+            found[series].append((order, -entry.size, entry.path, entry.sha))
         if not present:
             _stray(
                 planned,
@@ -160,6 +180,7 @@ def _files(
     pattern: re.Pattern[str] | None,
     salt: str,
     planned: Planned,
+    strays: list[Entry],
 ) -> Iterator[Unit]:
     if not catalog.folders:
         return
@@ -173,7 +194,7 @@ def _files(
         facts = layout.describe(entry, catalog)
         if isinstance(facts, Mask):
             if not facts.has_image:
-                _stray(planned, entry, "a mask has no image beside it")
+                strays.append(entry)
             continue
         if not isinstance(facts, Facts):
             continue
@@ -313,4 +334,3 @@ def _by_pattern(path: str, pattern: re.Pattern[str] | None) -> str:
 def _stray(planned: Planned, entry: Entry, message: str) -> None:
     one: dict[str, Any] = json.loads(parsing.packed(finding("mask-without-image", message)))
     planned.findings.append(json.dumps({**one, "file": entry.path, "root": entry.root}))
-

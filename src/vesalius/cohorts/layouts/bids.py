@@ -50,7 +50,9 @@ class Bids:
             mask=self._mask_of(entry, entities, suffix, catalog),
         )
 
-    def _mask_of(self, entry: Entry, entities: dict[str, str], suffix: str, catalog: Catalog) -> str:
+    def _mask_of(
+        self, entry: Entry, entities: dict[str, str], suffix: str, catalog: Catalog
+    ) -> str:
         """Return the mask that shares most entities with an image; a T1w's neighbors get none."""
         if suffix != "T1w" and any(
             _entities(name)[1] == "T1w" for name in catalog.sample(entry.folder)

@@ -25,8 +25,9 @@ class Catalog:
         self.root = root
         self.path = index.roots()[root]
         rows = index.db.execute(
-            "SELECT d.path, count(*) FROM files f JOIN folders d ON f.folder = d.id "
-            f"JOIN roots r ON d.root = r.id WHERE {_PLAIN} GROUP BY d.id ORDER BY d.path",  # noqa: S608  a constant
+            "SELECT d.path, count(*) FROM files f "  # noqa: S608  fixed text
+            "JOIN folders d ON f.folder = d.id "
+            f"JOIN roots r ON d.root = r.id WHERE {_PLAIN} GROUP BY d.id ORDER BY d.path",
             (root,),
         )
         self.folders: dict[str, int] = dict(rows)

@@ -74,9 +74,10 @@ def _are_classes(catalog: Catalog, parent: str, names: list[str]) -> bool:
             return False
     elif sum(bool(re.search(r"\d", name)) for name in names) > len(names) / 2:
         return False
+    suffixes = [{n[len(stem(n)) :].lower() for n in catalog.sample(f)} for f in folders[:20]]
+    if not set.intersection(*suffixes) or max(catalog.folders[f] for f in folders) < 2:
+        return False  # kinds of files, or folders of one image each, prove nothing
     first, second = (set(map(stem, catalog.sample(folder))) for folder in folders[:2])
-    if len(first) == len(second) == 1 and len(folders) == 2:
-        return False  # two folders of one image each prove nothing
     return len(first & second) <= min(len(first), len(second)) / 2 or _is_numbered(first | second)
 
 

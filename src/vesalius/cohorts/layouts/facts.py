@@ -26,7 +26,8 @@ MODALITIES = {
     "sbref": "MR", "cest": "MR", "unit1": "MR", "tof": "MR", "mra": "MR", "cine": "MR",
     "pet": "PT", "pt": "PT", "us": "US", "ultrasound": "US", "echo": "US", "sonography": "US",
     "xray": "DX", "xr": "DX", "dx": "DX", "cr": "CR", "cxr": "DX", "mammo": "MG", "mg": "MG",
-    "mammography": "MG", "fundus": "OP", "oct": "OPT", "dermoscopy": "XC", "spect": "NM", "nm": "NM",
+    "mammography": "MG", "fundus": "OP", "oct": "OPT", "dermoscopy": "XC", "spect": "NM",
+    "nm": "NM",
 }  # fmt: skip
 IMAGE_WORDS = frozenset({"image", "images", "img", "imgs", "imaging", "volume", "volumes", "vol",
                          "scan", "scans", "raw"})  # fmt: skip
@@ -82,8 +83,15 @@ class Layout(Protocol):
     what it is. It must be a function of the catalog alone, so that a rescan says the same.
     """
 
-    name: str
-    base: str
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        ...
+
+    @property
+    def base(self) -> str:
+        """The folder, relative to the root; `` is the root."""
+        ...
 
     def describe(self, entry: Entry, catalog: Catalog) -> Facts | Mask | Passed:
         """Return what the file is."""

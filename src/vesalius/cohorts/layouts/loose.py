@@ -12,7 +12,7 @@ A folder's name is the patient when it holds a number and is a known word for pa
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
 
@@ -33,7 +33,8 @@ from vesalius.cohorts.layouts.facts import (
 )
 
 _PATIENT = re.compile(
-    r"^(sub|subj|subject|pat|patient|pt|case|volunteer|participant|person|p)[-_ ]?\d+$", re.IGNORECASE
+    r"^(sub|subj|subject|pat|patient|pt|case|volunteer|participant|person|p)[-_ ]?\d+$",
+    re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"^(?P<prefix>[A-Za-z][A-Za-z_\- .]*?)[-_ .]?\d[\w\-.]*$")
 _MOST_EXTRA = 3  # words that an image's name may have more than its mask's
@@ -62,7 +63,9 @@ class Loose:
             modality=modality or modality_of(tokens(entry.folder.rpartition("/")[2])),
             description=" ".join(words).upper() if modality else "",
             split=split_of(entry.folder),
-            mask=joined(entry.folder, masks[best]) if (best := _best(core, masks)) is not None else "",
+            mask=joined(entry.folder, masks[best])
+            if (best := _best(core, masks)) is not None
+            else "",
         )
 
     def _patient(self, folder: str) -> str:
@@ -71,8 +74,10 @@ class Loose:
             if _PATIENT.match(part):
                 return part
             match = _NUMBERED.match(part)
-            if match and tokens(match["prefix"])[-1:] != [] and (
-                self._siblings.get((  "/".join(parts[:n]), match["prefix"].lower()), 0) > 1
+            if (
+                match
+                and tokens(match["prefix"])[-1:] != []
+                and (self._siblings.get(("/".join(parts[:n]), match["prefix"].lower()), 0) > 1)
             ):
                 return part
         return ""
@@ -86,6 +91,27 @@ class Loose:
             not is_mask and core <= other
             for other, is_mask in (_core(entry.name) for entry in catalog.within(folder))
         )
+
+
+def mask_beside_series(folder: str, masks: Mapping[str, Sequence[Entry]]) -> Entry | None:
+    """Return the mask file that belongs to the DICOM series in a folder, or None.
+
+    `masks` lists by folder the masks that belong to no other image.
+
+    It lies in that folder and has no words but those of the folder's name or of modalities, or it
+    lies beside the folder and has some words, all of them in the folder's name
+    (`chest_ct/…` and `chest_mask.nii.gz`).
+    """
+    parent, _, name = folder.rpartition("/")
+    words = set(tokens(name))
+    for entry in masks.get(folder, ()):
+        if _core(entry.name)[0] <= words | set(MODALITIES):
+            return entry
+    for entry in masks.get(parent, ()) if folder else ():
+        core, _ = _core(entry.name)
+        if core and core <= words:
+            return entry
+    return None
 
 
 @lru_cache(4096)

@@ -42,8 +42,4 @@ def names_tell_patients(names: Sequence[str]) -> bool:
     ids = [leading_id(name) for name in names]
     known = [one for one in ids if one]
     distinct = len(set(known))
-    return (
-        distinct >= 2
-        and len(known) >= _COVERED * len(ids)
-        and len(known) >= _SHARED * distinct
-    )
+    return distinct >= 2 and len(known) >= _COVERED * len(ids) and len(known) >= _SHARED * distinct

@@ -93,7 +93,9 @@ def find(catalog: Catalog) -> list[NnUnet]:
         tested = joined(entry.folder, "labelsTs") in catalog.folders
         suffix = str(info.get("file_ending") or "")
         found.append(
-            NnUnet(entry.folder, text_map(channels), label_names(info.get("labels")), tested, suffix)
+            NnUnet(
+                entry.folder, text_map(channels), label_names(info.get("labels")), tested, suffix
+            )
         )
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from typing import Any
-from xml.parsers import expat  # noqa: S407  declarations are refused below, depth and size bounded
+from xml.parsers import expat
 
 from vesalius.errors import CorruptFile, LimitExceeded
 from vesalius.types import Json, PathLike
@@ -46,7 +46,9 @@ def read_voc(path: PathLike) -> Json | None:
         with open(path, "rb") as stream:
             parser.ParseFile(stream)
     except expat.ExpatError as error:
-        raise CorruptFile(f"the XML is damaged: {expat.ErrorString(error.code)}", path=name) from error
+        raise CorruptFile(
+            f"the XML is damaged: {expat.ErrorString(error.code)}", path=name
+        ) from error
     if not reader.is_voc:
         return None
     return {"filename": reader.filename, "boxes": reader.boxes}
@@ -63,7 +65,9 @@ class _Reader:
         self._box: Json = {}
 
     def refuse(self, *_: Any) -> None:
-        raise CorruptFile("an annotation with a document type declaration is refused", path=self.path)
+        raise CorruptFile(
+            "an annotation with a document type declaration is refused", path=self.path
+        )
 
     def start(self, tag: str, _: dict[str, str]) -> None:
         if not self._stack:
