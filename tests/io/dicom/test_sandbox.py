@@ -19,7 +19,8 @@ from vesalius.io.dicom.sandbox import Sandbox
 
 # The real worker, with codecs that misbehave on demand.
 WILD = f"""
-import sys, time, importlib.util
+import os, sys, time, importlib.util
+sys.path.append(os.path.dirname(__file__))
 spec = importlib.util.spec_from_file_location("codec_worker", {str(codec_worker.__file__)!r})
 worker = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(worker)
@@ -40,6 +41,7 @@ worker.CODECS |= {{
     "greedy": ("json", lambda payload, job: bytes(1 << 30)),
     "raise": ("json", lambda payload, job: 1 / 0),
     "absent": ("no_such_codec", None),
+    "large": ("large_library", lambda payload, job: payload),
 }}
 worker.main()
 """
@@ -116,6 +118,14 @@ def test_a_death_that_is_not_the_file_s_fault_is_forgiven_once(
     assert sandbox.pid is not None
     os.kill(sandbox.pid, signal.SIGKILL)
     assert call(sandbox, "echo") == b"abcd"
+
+
+def test_a_library_may_be_larger_than_what_the_last_request_was_allowed(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    (tmp_path / "large_library.py").write_text("import mmap; room = mmap.mmap(-1, 256 << 20)")
+    assert call(sandbox, "echo") == b"abcd"  # bounds the child to 64 MiB
+    assert call(sandbox, "large") == b"abcd"
 
 
 def test_a_missing_codec_is_no_fault_of_the_file(sandbox: Sandbox) -> None:

@@ -38,6 +38,7 @@ def main() -> None:
         payload = requests.read(payload_size)
         module, decode = CODECS[job["codec"]]
         try:
+            _unbound()
             importlib.import_module(module)  # what libraries take is not the file's to pay
             _bound(job["memory"], job["seconds"])
             result: dict[str, Any] = {"ok": True}
@@ -73,6 +74,15 @@ def _bound(memory: int, seconds: float) -> None:
             present = int(statm.read().split()[0]) * resource.getpagesize()
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (present + memory, hard))
+
+
+def _unbound() -> None:
+    """Lift the bound of the last request: libraries still to be loaded need room of their own."""
+    if sys.platform == "linux":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 
 def gdcm_frame(payload: bytes, job: dict[str, Any]) -> bytes:
