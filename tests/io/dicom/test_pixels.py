@@ -181,6 +181,19 @@ def test_eight_bit_words_in_big_endian(tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path / "a.dcm"), values)
 
 
+def test_eight_bit_words_in_big_endian_with_odd_frames(tmp_path: Path) -> None:
+    values = np.arange(45, dtype=np.uint8).reshape(5, 3, 3, 1)
+    ds = dataset(values)
+    ds.PixelData = np.frombuffer(values.tobytes() + b"\0", "<u2").byteswap().tobytes()
+    ds["PixelData"].VR = "OW"
+    ds.file_meta.TransferSyntaxUID = BIG
+    path = tmp_path / "a.dcm"
+    pydicom.dcmwrite(path, ds, implicit_vr=False, little_endian=False, enforce_file_format=True)
+    assert np.array_equal(read(path), values)
+    some = decode(path, read_header(path), frames=[3, 0, 4])
+    assert np.array_equal(some, values[[3, 0, 4]])
+
+
 @pytest.mark.parametrize("subsampling", [0, 1])
 @pytest.mark.parametrize("photometric", ["YBR_FULL", "YBR_FULL_422"])
 def test_color_jpeg_is_within_two_levels_of_gdcm(

@@ -262,19 +262,21 @@ def _native(
     if layout.syntax in DEFLATED:
         raw = _inflated(source, offset, expected, limits, size)
         pieces = [raw] if is_all else [_cut(raw, n, bits) for n in wanted]
-    elif is_all:
-        pieces = [_bytes_at(source, offset, expected)]
     else:
-        pieces = []
-        for n in wanted:
-            first, last = n * bits // 8, ((n + 1) * bits + 7) // 8
-            pieces.append(_bytes_at(source, offset + first, last - first))
+        # 8-bit samples under VR OW lie in swapped 16-bit words (PS3.5 8.1.2 and annex A.3).
+        is_swapped = layout.syntax == EXPLICIT_BIG and layout.allocated == 8
+        is_swapped &= _bytes_at(source, offset - 8, 2).tobytes() == b"OW"
+        read = _words_at if is_swapped else _bytes_at
+        spans = [(n * bits // 8, ((n + 1) * bits + 7) // 8) for n in wanted]
+        if is_all:
+            spans = [(0, expected)]
+        pieces = [read(source, offset + first, last - first) for first, last in spans]
     if layout.allocated == 1:
         flat = _unpack(pieces, wanted, bits, is_all)
         return flat.reshape(len(wanted), layout.rows, layout.columns, layout.samples)
     flat = pieces[0] if len(pieces) == 1 else np.concatenate([np.empty(0, np.uint8), *pieces])
-    if layout.syntax == EXPLICIT_BIG:
-        flat = _from_big_endian(source, offset, flat, layout)
+    if layout.syntax == EXPLICIT_BIG and layout.itemsize > 1:
+        flat = flat.view(f"u{layout.itemsize}").byteswap().view(np.uint8)
     values = flat.view(layout.dtype)
     if is_422:
         return from_422(
@@ -295,6 +297,13 @@ def _bytes_at(source: PathLike | bytes, offset: int, count: int) -> Array:
     if len(piece) < count:
         raise _truncated(len(piece), count)
     return piece
+
+
+def _words_at(source: PathLike | bytes, offset: int, count: int) -> Array:
+    """Read bytes that lie exchanged in 16-bit words; pixel data begin at an even offset."""
+    lead = offset % 2
+    words = _bytes_at(source, offset - lead, (lead + count + 1) // 2 * 2)
+    return words.view(np.uint16).byteswap().view(np.uint8)[lead : lead + count]
 
 
 def _inflated(
@@ -332,21 +341,6 @@ def _unpack(pieces: list[Array], wanted: Sequence[int], bits: int, is_all: bool)
         lead = n * bits % 8
         out[row] = np.unpackbits(piece, count=lead + bits, bitorder="little")[lead:]
     return out
-
-
-def _from_big_endian(source: PathLike | bytes, offset: int, flat: Array, layout: _Layout) -> Array:
-    if layout.itemsize > 1:
-        return flat.view(f"u{layout.itemsize}").byteswap().view(np.uint8)
-    # 8-bit samples under VR OW lie in swapped 16-bit words (PS3.5 8.1.2 and annex A.3).
-    if _bytes_at(source, offset - 8, 2).tobytes() == b"OW":
-        odd = len(flat) % 2
-        return (
-            np.append(flat, np.zeros(odd, np.uint8))
-            .view("u2")
-            .byteswap()
-            .view(np.uint8)[: len(flat)]
-        )
-    return flat
 
 
 def _clean(values: Array, layout: _Layout) -> None:
