@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from vesalius.errors import GeometryError, LimitExceeded, UnsupportedFormat, UsageError
+from vesalius.errors import CorruptFile, GeometryError, LimitExceeded, UnsupportedFormat, UsageError
 from vesalius.geometry import reorient
 from vesalius.io.dicom import read_header, read_series, stacks
 from vesalius.io.dicom.assemble import assemble
@@ -85,6 +85,29 @@ def test_each_slice_has_its_own_slope_and_intercept(write_series: Write) -> None
     assert np.allclose(plain(volume), want, rtol=1e-6)
     assert volume.unit == "Bq/ml"
     assert "uneven-slope" not in volume.source.metadata["problems"]
+
+
+def test_an_unreadable_slope_is_refused_and_not_taken_for_one(write_series: Write) -> None:
+    def edit(_: int, ds: Dataset) -> None:
+        ds.RescaleSlope, ds.RescaleIntercept = 1, -1024
+
+    paths = write_series(STORED, modality="CT", edit=edit)
+    raw = paths[3].read_bytes()
+    assert raw.count(b"-1024") == 1
+    paths[3].write_bytes(raw.replace(b"-1024", b"-10,4"))
+    with pytest.raises(CorruptFile, match="rescale intercept cannot be read") as caught:
+        one(paths)
+    assert caught.value.path == str(paths[3])
+
+
+@pytest.mark.parametrize("cosines", [(1, 0, 0, 1, 0, 0), (0, 0, 0, 0, 0, 0)])
+def test_slices_whose_orientation_spans_no_plane_are_refused(
+    write_series: Write, cosines: tuple[float, ...]
+) -> None:
+    paths = write_series(STORED, modality="CT", orientation=cosines)
+    with pytest.raises(GeometryError, match="no usable position or orientation") as caught:
+        one(paths)
+    assert caught.value.evidence["problem"] == "no-position"
 
 
 def test_white_is_large(write_series: Write) -> None:

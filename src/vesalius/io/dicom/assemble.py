@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vesalius.errors import GeometryError, UnsupportedFormat, UsageError
+from vesalius.errors import CorruptFile, GeometryError, UnsupportedFormat, UsageError
 from vesalius.geometry import resample
 from vesalius.io.dicom import color, pixels
 from vesalius.io.dicom.header import Header, read_header
@@ -70,6 +70,7 @@ def assemble(
     """
     _check(stack, allow_gaps=allow_gaps, resample_irregular=resample_irregular)
     slices = [s for time in stack.times for s in time]
+    _check_scaling(slices)
     head = stack.header
     palette = color.read_palette(slices[0].path, head, limits=limits) if _is_palette(head) else None
     samples = 3 if palette is not None else head.samples or 1
@@ -221,6 +222,19 @@ def _is_inverted(header: Header) -> bool:
         and header.modality not in _MEASURED
         and header.pixel_tag == _INTEGERS
     )
+
+
+def _check_scaling(slices: Iterable[Slice]) -> None:
+    """Refuse a slope or intercept that is stated and unreadable: its values are not known."""
+    for s in slices:
+        broken = {"slope", "intercept"} & set(s.header.invalid or ())
+        if broken and not s.header.modality_lut:
+            raise CorruptFile(
+                f"its rescale {' and '.join(sorted(broken))} cannot be read as a number, so its "
+                "values are not known; mend the header",
+                path=s.path,
+                attributes=sorted(broken),
+            )
 
 
 def _scaling(s: Slice) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,15 @@ VOLUMETRIC = frozenset({"CT", "MR", "PT"})
 _OWN_SLOPES = frozenset({"PT", "NM"})
 
 _MOST_TILT = 45.0  # degrees; gantries tilt by 30 at most
+
+
+def is_placed(s: Slice) -> bool:
+    """Return whether a slice states a position and an orientation that spans a plane."""
+    if s.position is None or s.orientation is None:
+        return False
+    a, b, c, d, e, f = s.orientation
+    normal = (b * f - c * e, c * d - a * f, a * e - b * d)
+    return math.hypot(a, b, c) > 0.5 and math.hypot(d, e, f) > 0.5 and math.hypot(*normal) > 0.5
 
 
 class Problem(NamedTuple):
@@ -229,14 +239,13 @@ def values(slices: Sequence[Slice], kind: str) -> Iterator[Problem]:
                 "no pixel spacing is stated: distances, areas and volumes are in pixels",
                 {},
             )
-        unplaced = slices[0].position is None or slices[0].orientation is None
-        if unplaced and modality in VOLUMETRIC:
+        if not is_placed(slices[0]) and modality in VOLUMETRIC:
             yield Problem(
                 "no-position",
                 "error" if len(slices) > 1 else "warning",
                 None,
-                "no position or orientation is stated: slices are in the order of their instance "
-                "numbers and have no place in the patient",
+                "no usable position or orientation is stated: slices are in the order of their "
+                "instance numbers and have no place in the patient",
                 {"slices": len(slices)},
             )
     for k, s in enumerate(slices):

@@ -10,7 +10,6 @@ any order; instance numbers serve only where positions are absent.
 
 from __future__ import annotations
 
-import math
 import os
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
@@ -137,7 +136,7 @@ def stacks(
             groups[kind, s.path].append(s)
             continue
         size = (header.rows, header.columns, header.samples, header.photometric, s.stack)
-        if _is_placed(s):
+        if checks.is_placed(s):
             cluster = _cluster(clusters, s.orientation or ())
             spacing = tuple(round(x, 4) for x in s.pixel_spacing or ())
             groups[kind, whose, size, cluster, spacing].append(s)
@@ -158,7 +157,7 @@ def stacks(
         whose = (members[0].header.patient_id, members[0].header.study_uid)
         if kind not in IMAGES:
             result.append(_unplaced(members[:1], kind, []))
-        elif not _is_placed(members[0]):
+        elif not checks.is_placed(members[0]):
             result.append(_unplaced(members, kind, shared))
         elif is_side_by_side(members):
             result.append(_unplaced(members, kind, [*shared, checks.side_by_side(members)]))
@@ -174,14 +173,6 @@ def _natural(s: Slice) -> tuple[Any, ...]:
     """Return an order that does not depend on the order in which files were named."""
     number = s.number if s.number is not None else 1 << 40
     return number, s.header.sop_instance or "", s.frame, os.path.basename(s.path), s.path
-
-
-def _is_placed(s: Slice) -> bool:
-    if s.position is None or s.orientation is None:
-        return False
-    a, b, c, d, e, f = s.orientation
-    normal = (b * f - c * e, c * d - a * f, a * e - b * d)
-    return math.hypot(a, b, c) > 0.5 and math.hypot(d, e, f) > 0.5 and math.hypot(*normal) > 0.5
 
 
 def _cluster(clusters: list[tuple[float, ...]], cosines: tuple[float, ...]) -> int:
