@@ -45,3 +45,12 @@ def test_commands_name_folders_by_role():
     assert "doe" not in shown
     assert shown.startswith("vesalius train segment COHORT --where ")
     assert "--out=PATH --minutes 2 --resume RUN" in shown
+
+
+def test_a_run_named_like_its_task_does_not_hide_the_task():
+    shown = shareable_command(
+        "vesalius train segment data/cohort --out segment",
+        run=Path("segment"),
+        cohort=Path("cohort"),
+    )
+    assert shown == "vesalius train segment COHORT --out RUN"

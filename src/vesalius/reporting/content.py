@@ -13,6 +13,7 @@ from vesalius.files import read_json
 from vesalius.reporting import scores as scoring
 from vesalius.reporting.cases import worst_cases
 from vesalius.reporting.findings import summarize
+from vesalius.reporting.html import counted
 from vesalius.reporting.population import describe, frame_of, notice
 from vesalius.reporting.redact import plain_evidence, shareable_command, without_paths
 from vesalius.types import Json
@@ -118,7 +119,8 @@ def headline(task: str, metrics: Json, split: str) -> Json:
     """Return the sentence on top: what was measured, on whom, against what."""
     score = scoring.headline_score(task, metrics["scores"])
     subset = SUBSET_NAMES.get(split, split)
-    who = f"On {metrics['n_cases']} cases of {metrics['n_patients']} patients ({subset} subset"
+    who = f"On {counted(metrics['n_cases'], 'case')} of "
+    who += f"{counted(metrics['n_patients'], 'patient')} ({subset} subset"
     who += ", not seen in training)" if split == "test" else ", which also chose the weights)"
     failed = metrics.get("n_failed", 0)
     failures = "No case failed."
@@ -128,9 +130,12 @@ def headline(task: str, metrics: Json, split: str) -> Json:
         return {"sentence": f"{who}, no score is defined. {failures}", "score": None, "verdict": ""}
     name, unit = scoring.title(score["name"]), score.get("unit", "")
     judged = scoring.verdict(score)
+    bounds = f"95 % interval {scoring.interval(score)}"
+    if score.get("low") is None:
+        bounds = "no interval"
     sentence = (
         f"{who}, {name} is {scoring.number(score['value'], unit)} "
-        f"(95 % interval {scoring.interval(score)}), against "
+        f"({bounds}), against "
         f"{scoring.number(score.get('baseline'), unit)} ({score.get('baseline_name')}): "
         f"{judged}. {failures}"
     )

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from vesalius.cohorts.quality.findings import FINDINGS
-from vesalius.reporting.html import Html, tag
+from vesalius.reporting.html import Html, counted, tag
 from vesalius.reporting.pictures import picture, rows_of
 from vesalius.reporting.redact import plain_evidence, without_paths
 from vesalius.types import Json
@@ -75,7 +75,7 @@ def _box(entry: Json, cohort: Cohort, rows: dict[str, dict[str, Any]]) -> Html:
         for example in entry["examples"][:_PICTURES]
         if example["key"] in rows
     ]
-    where = f" in {_count(entry['images'], 'image')}" if entry["images"] else ""
+    where = f" in {counted(entry['images'], 'image')}" if entry["images"] else ""
     return tag(
         "div",
         tag(
@@ -83,7 +83,7 @@ def _box(entry: Json, cohort: Cohort, rows: dict[str, dict[str, Any]]) -> Html:
             tag("h3", badge(entry["severity"]), entry["name"], " "),
             tag(
                 "p",
-                f"{_count(entry['count'], 'time')}{where}. {_sentence(entry['what'])}",
+                f"{counted(entry['count'], 'time')}{where}. {_sentence(entry['what'])}",
             ),
             tag("p", tag("strong", "Way out: "), _sentence(entry["way_out"]))
             if entry["way_out"]
@@ -93,10 +93,6 @@ def _box(entry: Json, cohort: Cohort, rows: dict[str, dict[str, Any]]) -> Html:
         tag("div", figures, class_="pictures") if figures else None,
         class_="finding",
     )
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _sentence(words: str) -> str:

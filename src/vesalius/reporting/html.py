@@ -47,6 +47,11 @@ def tag(name: str, /, *children: Any, **attributes: Any) -> Html:
     return Html(f"<{name}{words}>{text(children)}</{name}>")
 
 
+def counted(number: int, thing: str) -> str:
+    """Return `1 case` or `2 cases`."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
 def table(
     head: Sequence[Any],
     rows: Iterable[Sequence[Any]],

@@ -7,7 +7,9 @@ import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, get_args
+
+from vesalius.types import Task
 
 _PATH = re.compile(r"(?<![\w<])(?:[A-Za-z]:)?[\\/](?:[^\s'\",;:]+[\\/])+[^\s'\",;:]*")
 HIDDEN = "[path]"
@@ -47,6 +49,6 @@ def shareable_command(command: Any, *, run: Path, cohort: Path) -> str:
             return "PATH" if "=" not in word.split("/")[0] else word.split("=")[0] + "=PATH"
         return word
 
-    return " ".join(
-        w if w in {"RUN", "COHORT", "PATH"} else shlex.quote(w) for w in map(shown, words)
-    )
+    kept = words[: 3 if words[2:3] and words[2] in get_args(Task) else 2]
+    shown_words = [*kept, *map(shown, words[len(kept) :])]
+    return " ".join(w if w in {"RUN", "COHORT", "PATH"} else shlex.quote(w) for w in shown_words)

@@ -11,7 +11,7 @@ from vesalius.reporting import figures
 from vesalius.reporting.cases import cases_html
 from vesalius.reporting.content import RunContent, flat, gather
 from vesalius.reporting.findings import findings_html
-from vesalius.reporting.html import Html, image, page, pairs, section, tag
+from vesalius.reporting.html import Html, counted, image, page, pairs, section, tag
 from vesalius.reporting.population import population_html
 from vesalius.reporting.scores import group_table, score_table, tiles
 from vesalius.types import Json, PathLike
@@ -142,7 +142,7 @@ def _cohort(content: Json) -> tuple[str, str, Html]:
 
 def _findings(content: Json, cohort: Cohort) -> Html:
     count = sum(entry["count"] for entry in content["findings"])
-    intro = tag("p", f"{count} findings of {len(content['findings'])} kinds in the whole cohort.")
+    intro = tag("p", f"{counted(count, 'finding')} of {counted(len(content['findings']), 'kind')}.")
     return section(
         "findings",
         "Findings in the data",

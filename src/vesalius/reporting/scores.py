@@ -122,7 +122,7 @@ def tiles(task: str, scores: Sequence[Json]) -> Html:
                 "div",
                 tag("p", title(s["name"]), class_="name"),
                 tag("p", exact(s["value"], s.get("unit", "")), class_="value"),
-                tag("p", f"95 % interval {interval(s)}", class_="note"),
+                tag("p", _bounds(s), class_="note"),
                 tag(
                     "p",
                     f"trivial: {_baseline(s)}",
@@ -156,6 +156,10 @@ def group_table(groups: Sequence[Json], column: str) -> Html:
         rows.append(cells)
     head = [column, "cases / patients", *(f"{title(n)} (95 % interval)" for n in names)]
     return table(head, rows, numeric=range(1, len(head)))
+
+
+def _bounds(score: Json) -> str:
+    return "no interval" if score.get("low") is None else f"95 % interval {interval(score)}"
 
 
 def _baseline(score: Json) -> str:
