@@ -161,11 +161,44 @@ def test_pyramids_are_refused(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
         tiff.write(np.zeros((64, 64), np.uint8))
         tiff.write(np.zeros((32, 32), np.uint8))
-    with pytest.raises(UnsupportedFormat, match="2 sizes"):
+    with pytest.raises(UnsupportedFormat, match="2 kinds"):
         io.read(tmp_path / "a.tif")
     tifffile.imwrite(tmp_path / "b.tif", np.zeros((4, 4), np.float64))
     with pytest.raises(UnsupportedFormat, match="64 bits"):
         io.read(tmp_path / "b.tif")
+
+
+def test_white_as_zero_is_turned(tmp_path, rng):
+    for dtype in (np.uint8, np.uint16):
+        values = rng.integers(0, np.iinfo(dtype).max, (5, 7)).astype(dtype)
+        tifffile.imwrite(tmp_path / "a.tif", values, photometric="miniswhite")
+        found = io.read(tmp_path / "a.tif").data[0, :, :, 0].T
+        assert found.dtype == dtype
+        assert np.array_equal(found, np.iinfo(dtype).max - values)
+
+
+@pytest.mark.parametrize(
+    ("values", "options"),
+    [
+        (np.ones((5, 7), np.float16), {"photometric": "minisblack"}),
+        (np.ones((5, 7), np.float32), {"photometric": "miniswhite"}),
+        (np.ones((3, 5, 7), np.uint16), {"photometric": "rgb", "planarconfig": "separate"}),
+        (np.ones((5, 7, 2), np.uint8), {"photometric": "minisblack", "planarconfig": "contig"}),
+        (np.ones((5, 7, 5), np.uint16), {"photometric": "minisblack", "planarconfig": "contig"}),
+    ],
+)
+def test_tiff_that_decoders_would_misread_is_refused(tmp_path, values, options):
+    tifffile.imwrite(tmp_path / "a.tif", values, **options)
+    with pytest.raises(UnsupportedFormat, match=r"is not read\. "):
+        io.read(tmp_path / "a.tif")
+
+
+def test_pages_of_different_depth_are_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(np.zeros((6, 6), np.uint8))
+        tiff.write(np.full((6, 6), 999, np.uint16))
+    with pytest.raises(UnsupportedFormat, match="types"):
+        io.read(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])

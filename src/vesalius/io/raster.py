@@ -161,13 +161,17 @@ def _read_tiff(
             raise CorruptFile("the TIFF file holds no page", path=name)
         pages = [tiff.pages[n] for n in range(min(len(tiff.pages), limits.max_members))]
         first: Any = pages[0]
-        forms = {(page.imagewidth, page.imagelength, page.samplesperpixel) for page in pages}
+        forms = {
+            (page.imagewidth, page.imagelength, page.samplesperpixel, page.bitspersample,
+             page.sampleformat, page.photometric)
+            for page in pages
+        }  # fmt: skip
         if len(forms) > 1 or tiff.is_svs or tiff.is_ndpi or getattr(first, "subifds", None):
             raise UnsupportedFormat(
-                f"TIFF pyramids, whole-slide images and pages of different sizes ({len(forms)} "
-                "sizes) are not read. Export one level as TIFF or PNG",
+                "TIFF pyramids, whole-slide images and pages of different sizes or types "
+                f"({len(forms)} kinds) are not read. Export one level as TIFF or PNG",
                 path=name,
-                sizes=len(forms),
+                kinds=len(forms),
             )
         bits, samples = int(first.bitspersample), int(first.samplesperpixel)
         form = int(first.sampleformat)
@@ -176,6 +180,9 @@ def _read_tiff(
         )
         orientation = int(first.tags[274].value) if 274 in first.tags else 1
         width, height, count = int(first.imagewidth), int(first.imagelength), len(pages)
+        is_white_zero = int(first.photometric) == 0
+        is_planar = int(first.planarconfig) == 2 and samples > 1
+        is_mapped = int(first.photometric) in (3, 5)  # palette, CMYK: samples are no channels
     metadata |= {"bits": bits, "pages": count}
     one = width * height * max(samples, 3 if first.photometric == 3 else samples)
     one *= max(1, bits // 8)
@@ -185,6 +192,14 @@ def _read_tiff(
         what=f"{count} page(s) of {width}x{height}",
         path=name,
     )
+    plain = bits <= 16 and form == 1 and samples == 1
+    if (is_white_zero and not plain) or (is_planar and bits > 8):
+        raise UnsupportedFormat(
+            f"TIFF with {bits} bits a sample (sample format {form}) and "
+            + ("white as 0" if is_white_zero else "its channels in separate planes")
+            + " is not read. Store it with black as 0 and interleaved channels",
+            path=name,
+        )
     gray_or_byte = bits <= 8 or samples == 1
     if gray_or_byte and (bits, form) in {
         *((n, 1) for n in (1, 2, 4, 8, 16)),
@@ -201,18 +216,26 @@ def _read_tiff(
             out = np.empty((count, *page.shape), page.dtype) if out is None else out
             out[n] = page
         assert out is not None  # noqa: S101  count is positive
+        if is_white_zero and bits == 16:  # Pillow turns up to 8 bits itself
+            out = np.subtract(65535, out, dtype=np.uint16)
     elif orientation != 1:
         raise UnsupportedFormat(
             f"TIFF with {bits} bits a sample and orientation {orientation} is not read. Store it "
             "upright",
             path=name,
         )
-    elif bits in (8, 16, 32) and form in (1, 2, 3):
+    elif (bits, form) in {*((n, kind) for n in (8, 16, 32) for kind in (1, 2)), (32, 3)}:
         out = _itk_pages(name)
     else:
         raise UnsupportedFormat(
             f"TIFF with {bits} bits a sample (sample format {form}) is not read. Convert it to 8, "
             "16 or 32 bits",
+            path=name,
+        )
+    if out.shape[-1] != samples and not is_mapped:
+        raise UnsupportedFormat(
+            f"TIFF with {samples} samples a pixel, whose meaning it does not state, is not read. "
+            "Store gray, RGB or RGBA, or one channel a file",
             path=name,
         )
     if orientation != 1:
