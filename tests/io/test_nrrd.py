@@ -118,6 +118,42 @@ def test_axes_without_direction_become_channels(tmp_path, first):
     np.testing.assert_array_equal(found.data.transpose(0, 3, 2, 1), both)
 
 
+def test_axis_mins_place_the_first_sample(tmp_path):
+    path = tmp_path / "a.nrrd"
+    fields = {"space": None, "space_directions": None, "space_origin": None, "spacings": "2 3 4"}
+    for centers in (None, "cell cell cell", "node node node"):
+        packed = header(**fields, axis_mins="10 20 30", centers=centers)
+        path.write_bytes(packed + b"\n" + ARRAY.tobytes())
+        assert_equals_itk(path)
+
+
+def test_a_time_axis_and_an_axis_of_nan_become_channels(tmp_path):
+    path = tmp_path / "a.nrrd"
+    two = np.stack([ARRAY, ARRAY + 100])  # (time, k, j, i)
+    fields = {"dimension": "4", "sizes": "3 4 5 2"}
+    plain = header(
+        **fields, space=None, space_directions=None, space_origin=None,
+        kinds="space space space time", spacings="2 3 4 1",
+    )  # fmt: skip
+    path.write_bytes(plain + b"\n" + two.tobytes())
+    ours = io.read(path)
+    np.testing.assert_array_equal(ours.data.transpose(0, 3, 2, 1), two)
+    assert ours.spacing == (2, 3, 4)
+    path.write_bytes(
+        header(**fields, space_directions=DIRECTIONS + " (nan,nan,nan)") + b"\n" + two.tobytes()
+    )
+    np.testing.assert_array_equal(io.read(path).data.transpose(0, 3, 2, 1), two)
+
+
+def test_a_segment_without_a_number_is_corrupt(tmp_path):
+    path = tmp_path / "a.seg.nrrd"
+    for key in ("LabelValue", "Layer"):
+        keys = f"Segment0_ID:=liver\nSegment0_{key}:=one\n".encode()
+        path.write_bytes(header() + keys + b"\n" + ARRAY.tobytes())
+        with pytest.raises(CorruptFile, match=f"Segment0_{key} must be a whole number"):
+            io.read(path)
+
+
 def test_flat_images_and_missing_geometry(tmp_path):
     path = tmp_path / "a.nrrd"
     path.write_bytes(
@@ -192,6 +228,10 @@ def test_data_files_outside_the_folder_are_refused(tmp_path):
         ({"sizes": "3 4"}, CorruptFile),
         ({"sizes": "3 4 six"}, CorruptFile),
         ({"sizes": "3 4 6"}, CorruptFile),
+        ({"byte_skip": "two"}, CorruptFile),
+        ({"line_skip": "1.5"}, CorruptFile),
+        ({"space": None, "space_directions": None, "spacings": "a b c"}, CorruptFile),
+        ({"data_file": "LIST\na.raw\nb.raw"}, UnsupportedFormat),
     ],
 )
 def test_damaged_headers_are_named(tmp_path, fields, error):
@@ -248,6 +288,9 @@ def test_metaimage_refusals(tmp_path):
         ("BinaryData = True", "BinaryData = False", UnsupportedFormat),
         ("DimSize = 3 4 5", "DimSize = 3 4", CorruptFile),
         ("DimSize = 3 4 5", "DimSize = 3 4 0", CorruptFile),
+        ("DimSize", "ElementNumberOfChannels = x\nDimSize", CorruptFile),
+        ("DimSize", "ElementNumberOfChannels = inf\nDimSize", CorruptFile),
+        ("DimSize", "HeaderSize = all\nDimSize", CorruptFile),
         ("ElementSpacing = 2 3 4", "ElementSpacing = 2 0 4", GeometryError),
         ("DimSize = 3 4 5", "DimSize = 3 4 7", CorruptFile),
     ):

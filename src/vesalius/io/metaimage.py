@@ -41,7 +41,7 @@ def read(path: PathLike, *, limits: Limits = DEFAULT_LIMITS) -> Volume:
     if not 2 <= rank <= 4:
         raise UnsupportedFormat(f"MetaImage with {rank} axes is not read (2 to 4 are)", path=name)
     sizes = [int(value) for value in _values(fields, "DimSize", name, rank)]
-    samples = int(float(fields.get("ElementNumberOfChannels", "1")))
+    samples = _whole(fields, "ElementNumberOfChannels", 1, name)
     if min(*sizes, samples) < 1:
         raise CorruptFile(f"DimSize must be positive, got {sizes}", path=name)
     kind = fields.get("ElementType", "").upper()
@@ -61,7 +61,7 @@ def read(path: PathLike, *, limits: Limits = DEFAULT_LIMITS) -> Volume:
             )
         file, start = streams.beside(path, element), 0
     shape = (*reversed(sizes), samples)
-    skip = int(float(fields.get("HeaderSize", "0")))
+    skip = _whole(fields, "HeaderSize", 0, name)
     if skip == -1:
         start, skip = max(0, file.stat().st_size - streams.byte_count(shape, dtype)), 0
     raw = streams.read_array(
@@ -162,6 +162,12 @@ def _header(path: PathLike) -> tuple[dict[str, str], int]:
         if key.strip() == "ElementDataFile":
             return fields, at
     raise CorruptFile("the header ends without ElementDataFile", path=name)
+
+
+def _whole(fields: Mapping[str, str], key: str, default: int, name: str) -> int:
+    if key not in fields:
+        return default
+    return int(_values(fields, key, name, 1)[0])
 
 
 def _values(fields: Mapping[str, str], key: str, name: str, count: int) -> list[float]:

@@ -46,6 +46,8 @@ _WRITTEN = {code: names.split(", ")[-1 if "8_t" in names else 0] for code, names
 _ENCODINGS: dict[str, streams.Encoding] = {
     "raw": "raw", "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2",
 }  # fmt: skip
+_NO_VECTOR = re.compile(r"none|\(\s*nan\s*(,\s*nan\s*)*\)", re.IGNORECASE)
+_IN_SPACE = frozenset({"domain", "space", "none", "???"})  # kinds of axes that may be spatial
 _TEXT = frozenset({"text", "txt", "ascii"})
 _SPACES = {
     "right-anterior-superior": (1, 1, 1), "ras": (1, 1, 1),
@@ -94,7 +96,7 @@ def read(path: PathLike, *, limits: Limits = DEFAULT_LIMITS) -> Volume:
             key: fields[key] for key in ("space", "kinds", "measurement frame") if key in fields
         },
     )
-    segments = _segments(header.keys)
+    segments = _segments(header.keys, name)
     if segments and data.dtype.kind in "iu":
         data, names = _named(data, segments)
         return LabelMap(data, affine, calibrated=calibrated, source=source, names=names)
@@ -176,6 +178,8 @@ def _header(path: PathLike) -> _Header:
         if not found:
             raise CorruptFile(f"the header line {line[:60]!r} is neither field nor key", path=name)
         fields[key.strip().lower()] = value.strip()
+        if key.strip().lower() in ("data file", "datafile") and value.strip().startswith("LIST"):
+            break  # names of files follow
     return _Header(fields, keys, length)
 
 
@@ -199,8 +203,8 @@ def _voxels(
     detached = "data file" in fields or "datafile" in fields
     file, start = _data_file(path, fields) if detached else (Path(path), header.length)
     encoding = fields.get("encoding", "raw").strip().lower()
-    lines = int(fields.get("line skip", fields.get("lineskip", "0")))
-    skip = int(fields.get("byte skip", fields.get("byteskip", "0")))
+    lines = _whole(fields.get("line skip", fields.get("lineskip", "0")), "line skip", name)
+    skip = _whole(fields.get("byte skip", fields.get("byteskip", "0")), "byte skip", name)
     if encoding in _TEXT:
         return _text(file, start, dtype, shape, limits, name)
     if encoding not in _ENCODINGS:
@@ -241,7 +245,7 @@ def _text(
     )
     with open(file, "rb") as stream:
         stream.seek(start)
-        words = stream.read().split()
+        words = stream.read().replace(b",", b" ").split()
     try:
         values = np.array(words, dtype="S").astype(np.float64)
         return values.astype(dtype.newbyteorder("=")).reshape(shape)
@@ -266,19 +270,20 @@ def _grid(fields: Mapping[str, str], sizes: list[int], name: str) -> tuple[list[
             raise CorruptFile(
                 f"space directions must name {len(sizes)} axes, got {len(found)}", path=name
             )
-        spatial = [axis for axis, text in enumerate(found) if text.lower() != "none"]
+        spatial = [axis for axis, text in enumerate(found) if not _NO_VECTOR.fullmatch(text)]
         vectors = [_parsed(found[axis], name) for axis in spatial]
         origin = _parsed(fields["space origin"], name) if "space origin" in fields else [0.0] * 3
         calibrated = True
     else:
         kinds = fields.get("kinds", "").lower().split()
-        colors = {"list", "vector", "3-vector", "4-vector", "rgb-color", "rgba-color", "point"}
-        spatial = [n for n in range(len(sizes)) if n >= len(kinds) or kinds[n] not in colors]
-        spacings = fields.get("spacings", "").split()
-        steps = [float(spacings[n]) if n < len(spacings) else np.nan for n in spatial]
+        spatial = [n for n in range(len(sizes)) if n >= len(kinds) or kinds[n] in _IN_SPACE]
+        steps = _along(fields, "spacings", spatial, name)
         calibrated = bool(np.isfinite(steps).all())
         vectors = [[0.0] * n + [s if np.isfinite(s) else 1.0] for n, s in enumerate(steps)]
-        origin = _parsed(fields["space origin"], name) if "space origin" in fields else [0.0] * 3
+        if "space origin" in fields:
+            origin = _parsed(fields["space origin"], name)
+        else:
+            origin = _first_samples(fields, spatial, [vector[-1] for vector in vectors], name)
     if not 1 <= len(spatial) <= 3:
         raise UnsupportedFormat(
             f"NRRD with {len(spatial)} spatial axes is not read (1 to 3 are)", path=name
@@ -293,6 +298,35 @@ def _grid(fields: Mapping[str, str], sizes: list[int], name: str) -> tuple[list[
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise GeometryError("its space directions are not invertible", path=name)
     return spatial, affine, calibrated
+
+
+def _along(fields: Mapping[str, str], key: str, axes: list[int], name: str) -> list[float]:
+    """Return one number for each of `axes` from a field that has one for each axis, else NaN."""
+    words = fields.get(key, "").split()
+    try:
+        return [float(words[n]) if n < len(words) else np.nan for n in axes]
+    except ValueError as error:
+        raise CorruptFile(f"{key} must be numbers, got {fields[key]!r}", path=name) from error
+
+
+def _first_samples(
+    fields: Mapping[str, str], axes: list[int], steps: list[float], name: str
+) -> list[float]:
+    """Return where the first samples lie: `axis mins` are cells' edges unless centers are nodes."""
+    mins = _along(fields, "axis mins", axes, name)
+    centers = fields.get("centers", fields.get("centerings", "")).lower().split()
+    nodes = [n < len(centers) and centers[n] == "node" for n in axes]
+    return [
+        0.0 if np.isnan(low) else low + (0.0 if is_node else step / 2)
+        for low, step, is_node in zip(mins, steps, nodes, strict=True)
+    ]
+
+
+def _whole(text: str, key: str, name: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise CorruptFile(f"{key} must be a whole number, got {text!r}", path=name) from error
 
 
 def _parsed(text: str, name: str) -> list[float]:
@@ -323,15 +357,16 @@ class _Segment:
     layer: int
 
 
-def _segments(keys: Mapping[str, str]) -> list[_Segment]:
+def _segments(keys: Mapping[str, str], path: str) -> list[_Segment]:
     """Return 3D Slicer's segments, in order."""
     found = []
     number = 0
     while f"Segment{number}_ID" in keys or f"Segment{number}_Name" in keys:
         start = f"Segment{number}_"
         name = keys.get(start + "Name", keys.get(start + "ID", "")).strip()
-        value = int(keys.get(start + "LabelValue", "1"))
-        found.append(_Segment(name, value, int(keys.get(start + "Layer", str(number)))))
+        value = _whole(keys.get(start + "LabelValue", "1"), start + "LabelValue", path)
+        layer = _whole(keys.get(start + "Layer", str(number)), start + "Layer", path)
+        found.append(_Segment(name, value, layer))
         number += 1
     return found
 
