@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,22 @@ def test_lists_and_folders_are_dicom(tmp_path):
         io.read(tmp_path)
     with pytest.raises(UsageError, match="empty"):
         io.read([])
+
+
+def test_a_folder_may_hold_more_than_dicom(tmp_path):
+    from pydicom.data import get_testdata_file
+
+    shutil.copy(get_testdata_file("CT_small.dcm"), tmp_path / "IM1")
+    (tmp_path / "broken").symlink_to(tmp_path / "gone")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "empty").touch()
+    (tmp_path / "notes.txt").write_text("seen")
+    volume = io.read(tmp_path)
+    assert volume.shape == (128, 128, 1)
+    assert volume.source.files == (str(tmp_path / "IM1"),)
+    with pytest.raises(UsageError, match=r"gone\.dcm: cannot be opened"):
+        io.read([tmp_path / "IM1", tmp_path / "gone.dcm"])
 
 
 def test_labels_are_taken_from_floats_that_are_integers(tmp_path):

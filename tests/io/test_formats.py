@@ -94,6 +94,13 @@ def test_zip_kinds_are_told_apart(tmp_path):
         formats.sniff(tmp_path / "model.bin")
 
 
+def test_gzipped_dicom_is_refused_by_name(tmp_path):
+    path = tmp_path / "a.dcm.gz"
+    path.write_bytes(gzip.compress(bytes(128) + b"DICM" + bytes(200)))
+    with pytest.raises(UnsupportedFormat, match="gunzip"):
+        formats.sniff(path)
+
+
 def test_an_unknown_file_lists_what_is_readable(tmp_path):
     (tmp_path / "a.xyz").write_bytes(b"\1\2\3\4" * 100)
     with pytest.raises(UnsupportedFormat, match="nifti"):

@@ -102,14 +102,23 @@ def _files(
         files = [Path(path)]
     if not files:
         raise UsageError("the list of files is empty")
-    return [(os.fspath(file), read_header(file, limits=limits)) for file in files]
+    return [(os.fspath(file), _header(file, limits)) for file in files]
+
+
+def _header(file: Path, limits: Limits) -> Header:
+    try:
+        return read_header(file, limits=limits)
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be opened ({error.strerror})") from error
 
 
 def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the regular files below a folder; broken links and pipes are none."""
     for parent, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
-            yield Path(parent, name)
+            if (file := Path(parent, name)).is_file():
+                yield file
 
 
 def _choices(

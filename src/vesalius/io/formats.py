@@ -194,6 +194,8 @@ def sniff(path: PathLike) -> str:
     row = FORMATS[found]
     if not row.can_read:
         raise UnsupportedFormat(f"{row.title} is not read. {row.note}", path=name, format=found)
+    if found == "dicom" and streams.is_gzip(path):
+        raise UnsupportedFormat("gzipped DICOM is not read. Unpack it with gunzip", path=name)
     return found
 
 
@@ -216,8 +218,11 @@ def is_dicom(head: bytes) -> bool:
 
 def is_dicom_file(path: PathLike) -> bool:
     """Return whether a file is a DICOM instance; a DICOMDIR (an index) is not one."""
-    with open(path, "rb") as stream:
-        head = stream.read(_HEAD)
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(_HEAD)
+    except OSError as error:
+        raise UsageError(f"{os.fspath(path)}: cannot be opened ({error.strerror})") from error
     return is_dicom(head) and _MEDIA_DIRECTORY not in head[128:512]
 
 
