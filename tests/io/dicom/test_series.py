@@ -286,6 +286,27 @@ def test_a_broken_off_time_point_stands_alone(write_series: Write) -> None:
     assert names(result) == set()
 
 
+def test_two_sweeps_out_of_step_are_two_stacks(write_series: Write) -> None:
+    def sweeps(k: int, ds: Dataset) -> None:
+        ds.AcquisitionNumber = k // 4
+        ds.ImagePositionPatient = [0, 0, 2.5 * (k % 4) + 0.9 * (k // 4)]
+
+    result = read(write_series(VOLUME, edit=sweeps))
+    assert [(stack.label, len(stack.slices)) for stack in result] == [
+        ("acquisition 0", 4),
+        ("acquisition 1", 4),
+    ]
+    assert [stack.spacing[2] for stack in result] == pytest.approx([2.5, 2.5])
+    assert names(result) == set()
+
+    def one_after_the_other(k: int, ds: Dataset) -> None:
+        ds.AcquisitionNumber = k // 4
+        ds.ImagePositionPatient = [0, 0, 2.5 * k + 0.9 * (k // 4)]
+
+    (together,) = read(write_series(VOLUME, edit=one_after_the_other))
+    assert names([together]) == {"uneven-spacing"}
+
+
 @pytest.mark.parametrize(
     ("changes", "kind"),
     [

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vesalius.io.dicom.placement import SAME_MM, normal_of
+from vesalius.io.dicom.placement import SAME_MM, normal_of, place
 from vesalius.io.dicom.slices import Slice
 
 # Time points may lie this far apart in their plane and still share a grid.
@@ -79,7 +80,9 @@ def _split(members: list[Slice], label: str) -> list[Separated]:
     count = max(index) + 1
     repeats = Counter(index).values()
     if max(repeats) == 1:
-        return [Separated(label, [_ordered(members, index)], [])]
+        return _acquisitions(members, index, label) or [
+            Separated(label, [_ordered(members, index)], [])
+        ]
     for name, value in _CONTRASTS:
         groups = _grouped(members, value)
         if len(groups) > 1 and all(
@@ -109,6 +112,32 @@ def _split(members: list[Slice], label: str) -> list[Separated]:
                     for key, group in groups.items()
                 ]
     return _layers(members, index, label)
+
+
+def _acquisitions(members: list[Slice], index: list[int], label: str) -> list[Separated]:
+    """Tell acquisitions apart that share no position, where only each alone is evenly spaced.
+
+    Two sweeps over one region rarely start in step; together they would be one uneven stack.
+    """
+    groups = _grouped(members, lambda s: s.acquisition)
+    ordered = _ordered(members, index)
+    changes = sum(a.acquisition != b.acquisition for a, b in pairwise(ordered))
+    are_apart = changes < len(groups)  # one after the other
+    if are_apart or min(map(len, groups.values())) < 3 or _is_even(ordered):
+        return []
+    parts = {key: _sorted(group) for key, group in groups.items()}
+    if not all(map(_is_even, parts.values())):
+        return []
+    return [
+        Separated(f"{label} acquisition {_text(key)}".strip(), [part], [])
+        for key, part in parts.items()
+    ]
+
+
+def _is_even(ordered: list[Slice]) -> bool:
+    positions = np.array([s.position for s in ordered])
+    placed = place(positions, ordered[0].orientation or (), pixel=1.0)
+    return placed.even and not placed.gaps
 
 
 def _layers(members: list[Slice], index: list[int], label: str) -> list[Separated]:
