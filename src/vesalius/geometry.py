@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
-from scipy import ndimage
 
 from vesalius.errors import UsageError
 from vesalius.types import Affine, Array, Shape3, Spacing3
@@ -82,6 +81,8 @@ def resample(
     with order 0. Order 0 keeps the dtype, others give float32. Voxels of the new grid whose center
     lies outside the old one's box (half a voxel beyond its outer centers) become `outside`.
     """
+    from scipy import ndimage  # late: those who only compare grids do without
+
     if isinstance(volume, LabelMap):
         order = 0
     mapping = np.linalg.inv(volume.affine) @ affine

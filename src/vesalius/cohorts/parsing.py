@@ -8,12 +8,14 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 from vesalius.cohorts.index import to_name
 from vesalius.cohorts.pseudonyms import Pseudonyms
-from vesalius.errors import ReadError, UsageError
+from vesalius.errors import ReadError, UnsupportedFormat, UsageError
 from vesalius.io import formats
 from vesalius.io.dicom.header import Header, read_header
 from vesalius.io.dicom.kinds import IMAGES, kind_of
@@ -27,7 +29,7 @@ _HEADERS = (".nhdr", ".mhd", ".hdr")
 _UNREADABLE_IMAGES = frozenset({"mosaic", "tiled"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Settings:
     """What workers need to know, sent once to each.
 
@@ -43,11 +45,20 @@ class Settings:
     pixels: bool
     limits: Limits
 
-    @property
+    @cached_property
     def pseudonyms(self) -> Pseudonyms:
         """The function from identifiers to pseudonyms."""
         return Pseudonyms(self.key)
 
+
+_FIELDS = [field.name for field in fields(Header)]
+_VALUES = attrgetter(*_FIELDS)
+_LISTS = [
+    n
+    for n, field in enumerate(fields(Header))
+    if "tuple" in str(field.type) or "Floats" in str(field.type)
+]
+_DUMP = json.JSONEncoder(separators=(",", ":")).encode
 
 Parsed = tuple[str, str, str, str | None, str, str | None, int]
 
@@ -64,15 +75,18 @@ def parse(item: tuple[int, str, str, str, int], settings: Settings) -> Parsed:
     sha, form, kind, series, facts = "", "", "bad", None, ""
     problem: str | None = None
     try:
-        with open(path, "rb") as stream:
-            start = stream.read(132)
-        if start[128:] != b"DICM":
+        form = "dicom" if name[-4:].lower() == ".dcm" or _starts_as_dicom(path) else ""
+        if form:
+            try:
+                sha, kind, series, facts = _dicom(path, folder, settings)
+            except UnsupportedFormat:
+                form = ""  # its suffix or its first bytes deceive
+        if not form:
             sha = _sha256(path)
             form = formats.sniff(path)
-        else:
-            form = "dicom"
+            if form == "dicom":
+                sha, kind, series, facts = _dicom(path, folder, settings)
         if form == "dicom":
-            sha, kind, series, facts = _dicom(path, folder, settings)
             if kind in _UNREADABLE_IMAGES:
                 problem = _finding(
                     "unsupported-format", f"{kind} DICOM images are not read", {"kind": kind}
@@ -122,6 +136,11 @@ def _finding(name: str, message: str, evidence: Mapping[str, Any]) -> str:
     return packed(finding(name, message, evidence))
 
 
+def _starts_as_dicom(path: str) -> bool:
+    with open(path, "rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
 def _dicom(path: str, folder: str, settings: Settings) -> tuple[str, str, str | None, str]:
     """Return hash, kind, series and header; files of no series are one series with their folder."""
     header = read_header(path, limits=settings.limits, digest=True)
@@ -141,16 +160,21 @@ def _pseudonymize(header: Header, pseudonym: Pseudonyms) -> None:
 
 def header_json(header: Header) -> str:
     """Return a header as a JSON list, `null` at the end left out."""
-    row = list(header.to_tuple())
-    while row and row[-1] is None:
-        row.pop()
-    return json.dumps(row, separators=(",", ":"))
+    row = _VALUES(header)
+    end = len(row)
+    while end and row[end - 1] is None:
+        end -= 1
+    return _DUMP(row[:end])
 
 
 def header_of(text: str) -> Header:
     """Return the header that `header_json` made `text` from."""
     row = json.loads(text)
-    return Header.from_tuple(tuple(row + [None] * (len(Header.__slots__) - len(row))))
+    row += [None] * (len(_FIELDS) - len(row))
+    for n in _LISTS:
+        if row[n] is not None:
+            row[n] = tuple(row[n])
+    return Header(*row)
 
 
 def _arrays(path: str, limits: Limits) -> str:

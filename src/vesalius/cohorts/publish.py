@@ -14,7 +14,10 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import lancedb
+import pyarrow as pa
 
 from vesalius import files
 from vesalius.cohorts import schema
@@ -22,9 +25,6 @@ from vesalius.cohorts.index import Index
 from vesalius.cohorts.labels import Labels
 from vesalius.cohorts.schema import COLUMNS, FINDING_COLUMNS, FINDINGS, IMAGES
 from vesalius.types import Json
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _BATCH = 4000  # rows a commit
 _LISTED = 200  # rows of a label table that get a finding of their own
@@ -36,8 +36,6 @@ class Publisher:
     """Publishes one cohort folder; needs the lock of its scan."""
 
     def __init__(self, index: Index, folder: Path, labels: Sequence[Labels]) -> None:
-        import lancedb
-
         self._index = index
         self._folder = folder
         self._labels = labels
@@ -100,8 +98,6 @@ class Publisher:
 
     def _whole(self) -> pa.Table:
         """Return what the checks of the whole cohort look at."""
-        import pyarrow as pa
-
         from vesalius.cohorts.quality.cohort import NEEDED
 
         wanted = list(dict.fromkeys([*NEEDED, *_CHECKED, *self._types]))
@@ -149,8 +145,6 @@ class Publisher:
         return int(table.version)
 
     def _upsert(self, table: Any, rows: list[Json], shape: pa.Schema) -> None:
-        import pyarrow as pa
-
         batch = pa.Table.from_pylist(rows, schema=shape)
         merge = table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
         merge.execute(batch)
@@ -204,8 +198,6 @@ class Publisher:
         remembered = self._index.get("findings")
         if remembered and remembered["digest"] == digest and self._exists(FINDINGS):
             return remembered["version"], dict(counts)
-        import pyarrow as pa
-
         mode = "overwrite" if self._exists(FINDINGS) else "create"
         table = self._db.create_table(FINDINGS, schema=shape, mode=mode)
         for rows in _batched(self._all_findings(of_cohort)):
@@ -254,8 +246,6 @@ class Publisher:
         if gone:
             table.drop_columns(gone)
         if new:
-            import pyarrow as pa
-
             table.add_columns(pa.schema(new))
         if gone or new:
             self._flush(name)

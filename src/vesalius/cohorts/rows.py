@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from vesalius.cohorts import parsing, quality, reading
-from vesalius.cohorts.assess import assess
+from vesalius.cohorts import parsing, reading
 from vesalius.cohorts.index import to_name
 from vesalius.cohorts.parsing import Settings
 from vesalius.cohorts.quality.findings import finding
+from vesalius.cohorts.quality.stack import check_stack
 from vesalius.cohorts.schema import empty_row
 from vesalius.errors import GeometryError, ReadError, UsageError
 from vesalius.geometry import axis_codes
-from vesalius.io.dicom.assemble import assemble
 from vesalius.io.dicom.kinds import IMAGES
 from vesalius.io.dicom.series import Stack, stacks
 from vesalius.results import Finding
@@ -32,13 +31,12 @@ Made = tuple[str, list[tuple[str, str]], list[str]]
 _PLANES = {"R": "sagittal", "L": "sagittal", "A": "coronal", "P": "coronal"}
 
 
-def make_rows(item: tuple[str, str, str, int], settings: Settings) -> Made:
+def make_rows(item: tuple[str, str, Json, int], settings: Settings) -> Made:
     """Return `(unit, rows, findings)` of a planned unit, rows and findings as JSON; never raises.
 
     `item` is `(id, kind, plan, weight)`.
     """
-    unit, kind, text, _ = item
-    plan = json.loads(text)
+    unit, kind, plan, _ = item
     makers = {"dicom": _series, "file": _file, "npz": _arrays, "zip": _zip}
     rows: list[tuple[str, str]] = []
     found: list[str] = []
@@ -61,35 +59,38 @@ Part = tuple[Row, list[Finding]]
 def _series(plan: Json, settings: Settings) -> Iterator[Part]:
     """Yield the rows of one DICOM series: one a geometric stack."""
     root = settings.roots[plan["root"]]
+    names = {os.path.join(root, to_name(path)): path for path, _ in plan["files"]}
     headers = [
-        (os.path.join(root, to_name(path)), parsing.header_of(text)) for path, text in plan["files"]
+        (path, parsing.header_of(text))
+        for path, (_, text) in zip(names, plan["files"], strict=True)
     ]
     hashes = {path: header.sha256 or "" for path, header in headers}
     found = stacks(headers, limits=settings.limits)
     images = [stack for stack in found if stack.kind in IMAGES]
     for number, stack in enumerate(images):
-        row = _stack_row(plan, stack, number, settings)
+        row = _stack_row(plan, stack, number, names, settings)
         row["file_hash"] = _joined([hashes[path] for path in stack.files])
         shared = set(stack.files) & {f for s in images if s is not stack for f in s.files}
         if shared:
             row["member"] = reading.members_of(stack, headers, settings.limits)
-        findings = quality.check_stack(stack)
+        findings = check_stack(stack)
         if settings.pixels:
             findings += _measure_stack(row, stack, settings)
         yield _finished(row, findings, plan)
 
 
-def _stack_row(plan: Json, stack: Stack, number: int, settings: Settings) -> Json:
+def _stack_row(
+    plan: Json, stack: Stack, number: int, names: dict[str, str], settings: Settings
+) -> Json:
     pseudonym = settings.pseudonyms
     head = stack.header
-    root = settings.roots[plan["root"]]
     row = empty_row()
     samples = 3 if head.photometric == "PALETTE COLOR" else head.samples or 1
     row |= {
         "key": pseudonym("row", plan["root"], "series", plan["series"], str(number)),
         "format": "dicom",
         "root": plan["root"],
-        "files": [_relative(path, root) for path in stack.files],
+        "files": [names[path] for path in stack.files],
         "study": pseudonym("study", head.study_uid or ""),
         "series": pseudonym("series", plan["series"]),
         "modality": stack.modality,
@@ -126,6 +127,8 @@ def _stack_row(plan: Json, stack: Stack, number: int, settings: Settings) -> Jso
 
 
 def _measure_stack(row: Json, stack: Stack, settings: Settings) -> list[Finding]:
+    from vesalius.io.dicom.assemble import assemble
+
     try:
         volume = assemble(stack, limits=settings.limits)
     except GeometryError as error:
@@ -241,6 +244,9 @@ def _plain_row(plan: Json, settings: Settings) -> Json:
 
 def _measure(row: Json, volume: Volume, settings: Settings) -> list[Finding]:
     """Fill the pixel columns of a row and return what is wrong with the image and its mask."""
+    from vesalius.cohorts.assess import assess  # late: a scan of headers alone does without
+    from vesalius.cohorts.quality import check_image
+
     row["modality"] = row["modality"] or volume.modality
     row["shape"] = list(map(int, volume.data.shape))
     row["spacing"] = [float(np.float32(value)) for value in volume.spacing]
@@ -251,7 +257,7 @@ def _measure(row: Json, volume: Volume, settings: Settings) -> list[Finding]:
         row["plane"] = _plane(volume.affine)
     row |= assess(volume).columns()
     mask, findings = _mask(row, volume, settings)
-    return findings + quality.check_image(volume, row, mask)
+    return findings + check_image(volume, row, mask)
 
 
 def _mask(row: Json, volume: Volume, settings: Settings) -> tuple[LabelMap | None, list[Finding]]:
@@ -327,9 +333,3 @@ def _joined(hashes: Sequence[str]) -> str:
 
 def _paths(plan: Json, names: Sequence[str], settings: Settings) -> list[Path]:
     return [Path(settings.roots[plan["root"]], to_name(name)) for name in names]
-
-
-def _relative(path: str, root: str) -> str:
-    from vesalius.cohorts.index import to_text
-
-    return to_text(os.path.relpath(path, root))

@@ -19,10 +19,12 @@ import json
 import os
 import platform
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +257,9 @@ class _Job:
         index.put("finished", None)
         disk = self._check_disk()
         planned = Planned()
+        # The tables' library takes longer to load than a small scan takes to run: load it meanwhile.
+        loading = threading.Thread(target=import_module, args=("vesalius.cohorts.publish",))
+        loading.start()
         message = Settings(self.key, index.roots(), settings["pixels"], limits)
         with Pool(workers, message) as pool:
             self._parse(pool)
@@ -264,6 +269,7 @@ class _Job:
                 _WORKER_MEMORY + min(limits.allowed(largest), 8 * largest)
             )
             self._read(pool, f"read {_size(weight)} in up to {_size(memory)} of memory", count)
+        loading.join()
         joined = self._join(labels)
         info, findings, patients, images = self._publish(joined, wanted)
         result = ScanResult(
@@ -504,8 +510,7 @@ def _died_parsing(item: Any) -> tuple[Any, ...]:
 
 
 def _died_reading(item: Any) -> tuple[str, list[Any], list[str]]:
-    plan_ = json.loads(item[2])
-    first = plan_["files"][0]
+    first = item[2]["files"][0]
     return (
         item[0],
         [],

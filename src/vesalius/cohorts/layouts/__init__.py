@@ -78,14 +78,13 @@ def plan(
         _stray(planned, entry, "a mask has no image beside it")
 
 
-def expand(index: Index, kind: str, text: str) -> str:
+def expand(index: Index, kind: str, text: str) -> Json:
     """Return the plan of a unit as the worker needs it: that of a series with its headers."""
-    if kind != "dicom":
-        return text
-    plan_ = json.loads(text)
-    entries = _of_series(index, plan_["root"], plan_["series"])
-    plan_["files"] = [(entry.path, entry.facts) for entry in entries]
-    return json.dumps(plan_)
+    found: Json = json.loads(text)
+    if kind == "dicom":
+        entries = _of_series(index, found["root"], found["series"])
+        found["files"] = [(entry.path, entry.facts) for entry in entries]
+    return found
 
 
 _IMAGE_KINDS = "('image', 'localizer', 'secondary-capture', 'dose', 'parametric-map')"

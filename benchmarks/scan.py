@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scan against its bars: headers, pixels, memory, an unchanged rescan; JSON on stdout.
+
+    python benchmarks/scan.py [--instances 20000] [--many 100000]
+
+The data are generated CT instances (64 x 64, 16 bit, 100 a series). Peers run in the same process
+setup on the same files: a loop of `pydicom.dcmread(stop_before_pixels=True)` + SHA-256 of the
+file, and a loop of `pydicom.dcmread(...).pixel_array`. "Per core" divides by the processor seconds
+of all processes together, so that it does not depend on how many cores are idle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+SLICES = 100
+
+
+def generate(folder: Path, count: int) -> None:
+    """Write `count` CT instances, 100 a series, 10 series a patient, by patching one template."""
+    import pydicom
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = "1.2.826.0.1.3680043.9.9999.111111111.222222"
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+    ds.StudyInstanceUID = "1.2.826.0.1.3680043.9.9999.3.333333333"
+    ds.SeriesInstanceUID = "1.2.826.0.1.3680043.9.9999.4.444444444"
+    ds.FrameOfReferenceUID = ds.SeriesInstanceUID
+    ds.PatientID, ds.PatientName = "PAT5555555", "Generated^Patient"
+    ds.PatientBirthDate, ds.PatientSex, ds.Modality = "19700101", "O", "CT"
+    ds.StudyDate, ds.StudyTime, ds.AccessionNumber = "20200101", "120000", "A1"
+    ds.Manufacturer, ds.ManufacturerModelName = "Generated", "Benchmark"
+    ds.SeriesDescription, ds.StudyDescription = "axial", "benchmark"
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    ds.InstanceNumber, ds.SeriesNumber, ds.KVP = "666666", "1", "120"
+    ds.Rows = ds.Columns = 64
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
+    ds.PixelSpacing, ds.SliceThickness = ["2.0", "2.0"], "2.0"
+    ds.ImageOrientationPatient = ["1", "0", "0", "0", "1", "0"]
+    ds.ImagePositionPatient = ["-64.0", "-64.0", "777777"]
+    ds.RescaleSlope, ds.RescaleIntercept = "1", "-1024"
+    ds.WindowCenter, ds.WindowWidth = "40", "400"
+    ds.PixelData = bytes(64 * 64 * 2)
+    buffer = folder / "template"
+    folder.mkdir(parents=True)
+    pydicom.dcmwrite(buffer, ds, enforce_file_format=True)
+    template = buffer.read_bytes()
+    buffer.unlink()
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    body = 1024 * (x**2 + y**2 < 0.7)
+    for n in range(count):
+        series, place = divmod(n, SLICES)
+        target = folder / f"p{series // 10:06d}" / f"s{series:07d}"
+        if not place:
+            target.mkdir(parents=True)
+        pixels = (body + rng.normal(0, 20, body.shape)).astype("<i2")
+        data = template[: -64 * 64 * 2].replace(b"111111111.222222", b"%09d.%06d" % (series, place))
+        data = data.replace(b"333333333", b"%09d" % (series // 10))
+        data = data.replace(b"444444444", b"%09d" % series)
+        data = data.replace(b"5555555", b"%07d" % (series // 10))
+        data = data.replace(b"666666", b"%06d" % (place + 1))
+        data = data.replace(b"777777", b"%06d" % (2 * place))
+        (target / f"{place:06d}.dcm").write_bytes(data + pixels.tobytes())
+
+
+def peer(folder: Path, *, pixels: bool) -> dict[str, float]:
+    """Time pydicom over all files, in this process."""
+    import pydicom
+
+    started, cpu, count = time.perf_counter(), time.process_time(), 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(parent, name)
+            if pixels:
+                pydicom.dcmread(path).pixel_array.max()
+            else:
+                pydicom.dcmread(path, stop_before_pixels=True)
+                with open(path, "rb") as stream:
+                    hashlib.sha256(stream.read()).hexdigest()
+            count += 1
+    return {
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - cpu,
+        "files": count,
+    }
+
+
+def memory_of(pid: int) -> int:
+    """Return resident bytes of a process and its descendants; shared pages count once (PSS)."""
+    total, waiting = 0, [pid]
+    while waiting:
+        one = waiting.pop()
+        try:
+            text = Path(f"/proc/{one}/smaps_rollup").read_text()
+            rss = next(line for line in text.splitlines() if line.startswith("Rss:"))
+            total += int(rss.split()[1]) * 1024
+            for task in os.listdir(f"/proc/{one}/task"):
+                children = Path(f"/proc/{one}/task/{task}/children").read_text()
+                waiting += [int(child) for child in children.split()]
+        except (OSError, StopIteration):
+            continue
+    return total
+
+
+def run(data: Path, out: Path, *, pixels: bool) -> dict[str, float]:
+    """Scan in a fresh process; return wall and processor seconds and peak memory of the tree."""
+    code = (
+        "import sys, time, json, resource\n"
+        "from vesalius.cohorts.scan import scan\n"
+        "t = time.perf_counter()\n"
+        f"r = scan({str(data)!r}, {str(out)!r}, pixels={pixels})\n"
+        "s = time.perf_counter() - t\n"
+        "u = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]\n"
+        "print(json.dumps({'seconds': s, 'images': r.images, 'files': r.files,"
+        " 'cpu_seconds': sum(x.ru_utime + x.ru_stime for x in u)}))\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    peak = [0]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            peak[0] = max(peak[0], memory_of(child.pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    text = child.communicate()[0]
+    done.set()
+    watcher.join()
+    if child.returncode:
+        raise SystemExit(child.returncode)
+    return {**json.loads(text), "peak_bytes": peak[0]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--instances", type=int, default=20_000)
+    parser.add_argument("--many", type=int, default=100_000, help="0 leaves the memory bar out")
+    options = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="vesalius-bench-"))
+    result: dict[str, object] = {"cores": len(os.sched_getaffinity(0))}
+    try:
+        data = work / "data"
+        generate(data, options.instances)
+        for warm in os.walk(data):  # both sides read from the page cache
+            for name in warm[2]:
+                Path(warm[0], name).read_bytes()
+        base = peer(data, pixels=False)
+        headers = run(data, work / "headers", pixels=False)
+        again = run(data, work / "headers", pixels=False)
+        decode = peer(data, pixels=True)
+        full = run(data, work / "full", pixels=True)
+        rate = headers["files"] / headers["cpu_seconds"]
+        peer_rate = base["files"] / base["cpu_seconds"]
+        result |= {
+            "headers": headers,
+            "pydicom headers + sha256": base,
+            "headers: files a core second": round(rate),
+            "headers: times pydicom": round(rate / peer_rate, 2),
+            "headers bar (>= 2)": rate / peer_rate >= 2,
+            "rescan": again,
+            "rescan: times faster": round(headers["seconds"] / again["seconds"], 1),
+            "rescan bar (>= 20)": headers["seconds"] / again["seconds"] >= 20,
+            "pixels": full,
+            "pydicom decode": decode,
+            "pixels: processor seconds / decode": round(
+                full["cpu_seconds"] / decode["cpu_seconds"], 2
+            ),
+            "pixels bar (<= 1.5)": full["cpu_seconds"] / decode["cpu_seconds"] <= 1.5,
+        }
+        if options.many:
+            few = work / "few"
+            generate(few, 1000)
+            small = run(few, work / "cohort-few", pixels=True)
+            shutil.rmtree(data)
+            generate(data, options.many)
+            large = run(data, work / "cohort-many", pixels=True)
+            result |= {
+                "memory at 1,000": small["peak_bytes"],
+                f"memory at {options.many:,}": large["peak_bytes"],
+                "memory: ratio": round(large["peak_bytes"] / small["peak_bytes"], 3),
+                "memory bar (<= 1.2 and <= 600 MB)": large["peak_bytes"]
+                <= min(1.2 * small["peak_bytes"], 600e6),
+                "many": large,
+            }
+    finally:
+        shutil.rmtree(work)
+    result["own memory of the benchmark"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
