@@ -247,13 +247,13 @@ def demo(
         "demo"
     ),
     patients: Annotated[int, typer.Option(help="Simulated patients.")] = 60,
-    minutes: Annotated[float, typer.Option(help="Training minutes per task.")] = 1.0,
+    steps: Annotated[int | None, typer.Option(help="Training steps per task.")] = None,
 ) -> None:
     """Simulate a cohort, scan, check, train, evaluate, predict: the whole job in five minutes."""
     from vesalius.flows.demo import demo as run
 
     progress = terminal.Progress()
-    result = run(out, patients=patients, minutes=minutes, say=terminal.say, progress=progress)
+    result = run(out, patients=patients, steps=steps, say=terminal.say, progress=progress)
     progress.close()
     terminal.say(f"report: {result.report}")
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from vesalius.types import PathLike, Progress
 
-# The quarter of the patients that every step treats as unseen is decided by the split of the run.
 _TARGET = "diagnosis"
+# Exact steps, not minutes: a slow machine takes longer and still ends with the same models.
+_CLASSIFY_STEPS = 60
+_SEGMENT_STEPS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ def demo(
     out: PathLike = "demo",
     *,
     patients: int = 60,
-    minutes: float = 1.0,
+    steps: int | None = None,
     say: Callable[[str], None] = lambda _line: None,
     progress: Progress | None = None,
 ) -> DemoResult:
@@ -51,7 +53,7 @@ def demo(
         out: folder for the simulated DICOM files, the cohort, both runs and the report. Work
             that an earlier call finished there is kept.
         patients: how many to simulate, with their defects.
-        minutes: training minutes for each of the two tasks.
+        steps: training steps for each of the two tasks; default what shows that they learn.
         say: receives the narration, line by line.
         progress: called as `progress(stage, done, total)`.
     """
@@ -83,16 +85,18 @@ def demo(
     for name, count in list(checked.counts.items())[:8]:
         say(f"      {count:4} x {name}")
 
-    say(f"4 vesalius train classify {cohort} --target {_TARGET} --minutes {minutes:g}")
+    number = steps or _CLASSIFY_STEPS
+    say(f"4 vesalius train classify {cohort} --target {_TARGET} --case patient --steps {number}")
     classifier = train(
-        "classify", cohort, target=_TARGET, case="patient", minutes=minutes,
+        "classify", cohort, target=_TARGET, case="patient", steps=number,
         out=root / "classifier", progress=progress,
     )  # fmt: skip
     _evaluated(evaluate(classifier.path, cohort, progress=progress), say)
 
-    say(f"5 vesalius train segment {cohort} --where \"modality='CT'\" --minutes {minutes:g}")
+    number = steps or _SEGMENT_STEPS
+    say(f"5 vesalius train segment {cohort} --where \"modality='CT'\" --steps {number}")
     segmenter = train(
-        "segment", cohort, where="modality='CT'", minutes=minutes,
+        "segment", cohort, where="modality='CT'", steps=number,
         out=root / "segmenter", progress=progress,
     )  # fmt: skip
     _evaluated(evaluate(segmenter.path, cohort, progress=progress), say)
