@@ -116,18 +116,25 @@ def ghosting(plane: Array, p01: float, p99: float) -> tuple[float, float]:
     body and border: the signal ghosting ratio of the ACR MRI accreditation test (2015 guidance,
     section 6). Dark anatomy does that too, so the second is the correlation of the brighter
     strips with the image shifted by a half, a third or a quarter of the field of view along
-    their axis, where ghosts of periodic motion and of Nyquist errors lie. In 731 planes of clean
-    or unselected MR (cardiac, sarcoma, teaching archive) none exceeded 0.1 and 0.7 together.
-    An axis without margin, or whose margin the scanner has set to one value, counts as dark.
+    their axis, where ghosts of periodic motion and of Nyquist errors lie. Of 1,422 images
+    of unselected MR (cardiac, sarcoma, teaching archive) none exceeded 0.1 and 0.7 together.
+    An axis without margin, or whose margin the scanner has set to one value, counts as dark. The
+    body is where the profile exceeds a half of its maximum, or, since strong ghosts pass that,
+    65 %; the likelier of the two counts.
     """
     image = plane.astype(np.float32) - np.float32(p01)
     tissue = image[image > 0.4 * (p99 - p01)]
     if not tissue.size:
         return 0.0, 0.0
+    signal = float(np.median(tissue))
+    return max((_ghosting(image, signal, cut) for cut in (0.5, 0.65)), key=lambda both: both[1])
+
+
+def _ghosting(image: Array, signal: float, cut: float) -> tuple[float, float]:
     extent = []
     for axis in (1, 0):  # profile along i, then along j
         profile = image.mean(axis=axis)
-        inside = np.flatnonzero(profile > 0.65 * np.percentile(profile, 95))
+        inside = np.flatnonzero(profile > cut * np.percentile(profile, 95))
         if not len(inside):
             return 0.0, 0.0
         extent.append((int(inside[0]), int(inside[-1]) + 1))
@@ -152,7 +159,7 @@ def ghosting(plane: Array, p01: float, p99: float) -> tuple[float, float]:
         _correlation(air, _gather(np.roll(image, shift, axis=axis), places))
         for shift in _ghost_shifts(image.shape[axis])
     )
-    return abs(levels[0] - levels[1]) / float(np.median(tissue)), likeness
+    return abs(levels[0] - levels[1]) / signal, likeness
 
 
 def _ghost_shifts(size: int) -> list[int]:
