@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import gzip
+import shutil
+import subprocess
 from pathlib import Path
 
 import h5py
@@ -170,3 +172,25 @@ def test_real_files_equal_nibabel(data):
     assert len(files) >= 8
     for path in files:
         assert_equals_nibabel(path)
+
+
+@pytest.mark.skipif(not shutil.which("voxeltoworld"), reason="minc-tools are not installed")
+def test_minc_tools_read_what_is_written(tmp_path, rng):
+    """The format's own library: a voxel's world position and value, and the whole range."""
+    affine = np.eye(4)
+    affine[:3, :3] = [[0.8, 1.2, 0], [-0.6, 1.6, 0], [0, 0, -3]]
+    affine[:3, 3] = -40, 50, 60
+    for dtype in (np.int16, np.float32):
+        data = (rng.normal(0, 300, (1, 12, 10, 8))).astype(dtype)
+        path = str(io.write(Volume(data, affine), tmp_path / "a.mnc"))
+
+        def run(*command):
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            return np.array(done.stdout.split(), dtype=float)
+
+        world = run("voxeltoworld", path, "1", "2", "3")
+        np.testing.assert_allclose(world, (affine @ [3, 2, 1, 1])[:3], atol=1e-4)
+        value = run("mincextract", "-start", "1,2,3", "-count", "1,1,1", path)
+        np.testing.assert_allclose(value, data[0, 3, 2, 1], rtol=1e-6)
+        ends = run("mincstats", "-quiet", "-min", "-max", path)
+        np.testing.assert_allclose(ends, [data.min(), data.max()], rtol=1e-6)

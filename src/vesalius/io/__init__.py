@@ -55,7 +55,7 @@ def read(
     limits = limits or DEFAULT_LIMITS
     name = _kind(path)
     if member and name != "npz":
-        raise UsageError(f"member={member!r} names an image of an NPZ file; this is {name}")
+        raise UsageError(f"{path}: member={member!r} names an image of an NPZ file; this is {name}")
     if name in ("dicom", "dicom-zip"):
         from vesalius.io.exams import read_one
 

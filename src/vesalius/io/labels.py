@@ -47,7 +47,7 @@ def _integers(data: Array, path: str) -> Array:
     out = np.empty(data.shape, np.int32)
     for target, values in zip(out, data, strict=True):
         rounded = np.rint(values)
-        if not np.isfinite(values).all() or np.abs(rounded).max(initial=0) > 2**31 - 1:
+        if not np.isfinite(values).all() or np.abs(rounded).max(initial=0) >= 2**31:
             raise CorruptFile("label values must be finite and below 2^31", path=path)
         off = float(np.abs(values - rounded).max(initial=0))
         if off > _TOLERANCE:

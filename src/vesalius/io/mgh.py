@@ -42,6 +42,8 @@ def read(path: PathLike, *, limits: Limits = DEFAULT_LIMITS) -> Volume:
         values = np.frombuffer(head, ">f4", 15, 30).astype(np.float64)
         axes = values[3:12].reshape(3, 3).T * values[:3]
         center = values[12:]
+        if not np.isfinite(values).all():
+            raise GeometryError("its voxel sizes, cosines and center must be finite", path=name)
     else:
         axes, center = np.array(_CORONAL), np.zeros(3)
     affine[:3, :3] = axes

@@ -180,9 +180,10 @@ def _hdf5(path: PathLike, buffer: io.BytesIO | None, size: int, limits: Limits) 
                     one: dict(hdf5.dataset(file, f"minc-2.0/dimensions/{one}", name).attrs)
                     for one in dimensions
                 },
-                _label_names(hdf5.text(image, _NAMES)),
+                _label_names(hdf5.text(image, _NAMES), name),
             )
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError) as error:
+        # h5py raises any of these on damaged metadata.
         raise CorruptFile(f"the HDF5 file is damaged: {error}", path=name) from error
 
 
@@ -234,6 +235,8 @@ def _affine(contents: _Contents, name: str) -> tuple[Affine, list[int]]:
         start = float(np.ravel(attributes.get("start", 0.0))[0])
         if cosines.shape != (3,):
             raise CorruptFile(f"direction_cosines of {one} must be three numbers", path=name)
+        if not np.isfinite([*cosines, step, start]).all():
+            raise GeometryError(f"start, step and cosines of {one} must be finite", path=name)
         affine[:3, column] = cosines * step
         affine[:3, 3] += cosines * start
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
@@ -269,7 +272,8 @@ def _real(contents: _Contents, name: str) -> Array:
             values = np.clip(source[n, first : first + piece].astype(np.float64), low, high)
             values *= slope[n]
             values += inter[n]
-            target[n, first : first + piece] = values
+            with np.errstate(over="ignore"):  # beyond float32: infinity, as IEEE 754 says
+                target[n, first : first + piece] = values
     return out
 
 
@@ -369,7 +373,7 @@ def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(min(64, n) for n in shape)
 
 
-def _label_names(text: str) -> dict[int, str]:
+def _label_names(text: str, path: str) -> dict[int, str]:
     if not text:
         return {}
     import json
@@ -377,4 +381,4 @@ def _label_names(text: str) -> dict[int, str]:
     try:
         return {int(value): str(name) for value, name in json.loads(text).items()}
     except (ValueError, AttributeError) as error:
-        raise CorruptFile(f"the label names {text[:60]!r} are damaged") from error
+        raise CorruptFile(f"the label names {text[:60]!r} are damaged", path=path) from error

@@ -82,7 +82,7 @@ def read(path: PathLike, *, limits: Limits = DEFAULT_LIMITS) -> Volume:
         metadata=_metadata(header),
     )
     if int(header["intent_code"]) == _INTENT_LABEL and data.dtype.kind in "iu":
-        return LabelMap(data, affine, source=source, names=_names(extensions))
+        return LabelMap(data, affine, source=source, names=_names(extensions, name))
     return Volume(data, affine, channels=channels, source=source)
 
 
@@ -92,7 +92,7 @@ def read_names(path: PathLike) -> dict[int, str]:
     Understands this package's JSON comment and the label table of Caret/TotalSegmentator.
     """
     header_path, _ = pair(Path(path))
-    return _names(_header(header_path)[1])
+    return _names(_header(header_path)[1], os.fspath(header_path))
 
 
 def write(volume: Volume, path: PathLike) -> Path:
@@ -254,7 +254,7 @@ def _metadata(header: Any) -> dict[str, object]:
     }
 
 
-def _names(extensions: bytes) -> dict[int, str]:
+def _names(extensions: bytes, path: str) -> dict[int, str]:
     first = 0
     while first + 8 <= len(extensions):
         size = int.from_bytes(extensions[first : first + 4], "little")
@@ -263,9 +263,13 @@ def _names(extensions: bytes) -> dict[int, str]:
             break
         text = extensions[first + 8 : first + size].rstrip(b"\0").decode("utf-8", "replace")
         if code == _COMMENT and text.startswith('{"label_names"'):
-            return {
-                int(value): str(name) for value, name in json.loads(text)["label_names"].items()
-            }
+            try:
+                names = json.loads(text)["label_names"]
+                return {int(value): str(label) for value, label in names.items()}
+            except (ValueError, KeyError, AttributeError) as error:
+                raise CorruptFile(
+                    "the label names in its extension are damaged", path=path
+                ) from error
         found = re.findall(r'<Label\s[^>]*Key="(-?\d+)"[^>]*>(?:<!\[CDATA\[)?([^\]<]*)', text)
         if found:
             return {int(value): name for value, name in found}

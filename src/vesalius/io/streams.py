@@ -127,14 +127,18 @@ def scaled_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def scaled(raw: Array, slope: float, intercept: float) -> Array:
-    """Return `slope · raw + intercept`, computed in float64 a piece at a time."""
+    """Return `slope · raw + intercept`, computed in float64 a piece at a time.
+
+    Values beyond float32 become infinite, which `quality` reports as non-finite.
+    """
     out = np.empty(raw.shape, scaled_dtype(raw.dtype))
     source, target = raw.reshape(-1), out.reshape(-1)
     for first in range(0, len(source), _SCALE_CHUNK):
         piece = source[first : first + _SCALE_CHUNK].astype(np.float64)
         piece *= slope
         piece += intercept
-        target[first : first + _SCALE_CHUNK] = piece
+        with np.errstate(over="ignore"):  # beyond float32: infinity, as IEEE 754 says
+            target[first : first + _SCALE_CHUNK] = piece
     return out
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from vesalius.errors import CorruptFile, LimitExceeded, UnsupportedFormat
+from vesalius.errors import CorruptFile, LimitExceeded, ReadError, UnsupportedFormat
 from vesalius.io.limits import Limits
 from vesalius.types import PathLike
 
@@ -81,7 +81,8 @@ def dicom_files(path: PathLike, *, limits: Limits) -> Iterator[list[Path]]:
 
     Members that are not DICOM (a DICOMDIR, notes, desktop litter) are left out; an archive
     without any DICOM member raises `UnsupportedFormat`. All members together may take
-    `limits.allowed(size of the archive)` bytes. The folder is gone on leaving the context.
+    `limits.allowed(size of the archive)` bytes. The folder is gone on leaving the context, and a
+    `ReadError` raised inside it about an unpacked file names the archive and the member's number.
     """
     from vesalius.io.formats import is_dicom
 
@@ -129,7 +130,17 @@ def dicom_files(path: PathLike, *, limits: Limits) -> Iterator[list[Path]]:
                 "them",
                 path=name,
             )
-        yield files
+        try:
+            yield files
+        except ReadError as error:
+            if not error.path.startswith(folder):
+                raise
+            member_number = int(Path(error.path).stem)
+            raise type(error)(
+                f"member {member_number}: {error.reason}",
+                path=name,
+                **error.evidence | {"member": member_number},
+            ) from error
 
 
 def _unsafe(entry: zipfile.ZipInfo) -> str:
