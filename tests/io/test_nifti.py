@@ -137,6 +137,32 @@ def test_label_intent_gives_a_label_map(tmp_path):
     assert isinstance(io.read(path), LabelMap)
 
 
+def test_voxel_sizes_of_old_writers_are_read_as_the_standard_says(tmp_path):
+    path = tmp_path / "a.nii"
+    for code in (0, 1):
+        image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), None)
+        image.header.set_zooms((2, 3, 4))
+        image.set_sform(None, 0)
+        image.set_qform(np.diag([2, 3, 4, 1.0]), code)
+        nibabel.save(image, path)
+        proper = io.read(path).affine
+        raw = bytearray(path.read_bytes())
+        for pixdim in ((0, 2, 3, 4), (1, -2, 3, 4), (1, -2, -3, -4)):
+            raw[76:92] = np.array(pixdim, "<f4").tobytes()
+            path.write_bytes(raw)
+            np.testing.assert_allclose(io.read(path).affine, proper)
+
+
+def test_voxels_inside_the_header_are_corrupt(tmp_path):
+    path = tmp_path / "a.nii"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4)), path)
+    raw = bytearray(path.read_bytes())
+    raw[108:112] = np.array(100, "<f4").tobytes()
+    path.write_bytes(raw)
+    with pytest.raises(CorruptFile, match="vox_offset 100 lies within the header"):
+        io.read(path)
+
+
 def test_a_singular_sform_is_refused(tmp_path):
     path = raw_file(tmp_path / "a.nii", np.zeros((2, 2, 2), np.uint8), srow_x=0)
     with pytest.raises(GeometryError, match="sform"):

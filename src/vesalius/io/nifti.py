@@ -51,6 +51,11 @@ def read(path: PathLike, *, limits: Limits = DEFAULT_LIMITS) -> Volume:
     if header_path == voxel_path:
         offset = float(header["vox_offset"])
         offset = offset if offset else float(header.single_vox_offset)
+        if offset < header.sizeof_hdr:
+            raise CorruptFile(
+                f"vox_offset {offset:g} lies within the header of {header.sizeof_hdr} bytes",
+                path=name,
+            )
     else:
         offset = float(header["vox_offset"])
     if not math.isfinite(offset) or offset < 0:
@@ -229,6 +234,10 @@ def _scaling(header: Any) -> tuple[float, float]:
 
 
 def _affine(header: Any, name: str) -> Affine:
+    # nifti1.h: voxel sizes are positive, and a pixdim[0] (qfac) of 0 stands for 1.
+    header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
+    if header["pixdim"][0] == 0:
+        header["pixdim"][0] = 1
     try:
         affine = np.array(header.get_best_affine(), dtype=np.float64)
     except Exception as error:  # nibabel raises ValueError or HeaderDataError on a bad quaternion
