@@ -217,6 +217,9 @@ class Cohort:
             total += _hash(finding)
         return f"{total % (1 << 128):032x}"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.path, self.version, self.where)
+
     def __repr__(self) -> str:
         view = f", where {self.where}" if self.where else ""
         return f"Cohort({str(self.path)!r}, version {self.version}{view})"
@@ -300,6 +303,11 @@ _SQL = frozenset({
     "array", "regexp", "string", "int", "bigint", "double", "float", "boolean", "varchar", "text",
     "similar", "to", "exists", "any", "all", "from", "distinct",
 })  # fmt: skip
+
+
+def _reopened(path: Path, version: int, where: str) -> Cohort:
+    """Return the same view in another process."""
+    return replace(Cohort.open(path, version), where=where)
 
 
 def _read_info(folder: Path) -> Json:

@@ -257,7 +257,7 @@ class _Job:
         index.put("finished", None)
         disk = self._check_disk()
         planned = Planned()
-        # The tables' library takes longer to load than a small scan takes to run: load it meanwhile.
+        # The library of the tables takes longer to load than a small scan: load it meanwhile.
         loading = threading.Thread(target=import_module, args=("vesalius.cohorts.publish",))
         loading.start()
         message = Settings(self.key, index.roots(), settings["pixels"], limits)
