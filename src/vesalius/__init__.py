@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vesalius.version import __version__
+
 if TYPE_CHECKING:
     from vesalius.cohorts import Cohort
     from vesalius.flows.check import check
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from vesalius.io import read, write
     from vesalius.tasks.run import Run
     from vesalius.volume import LabelMap, Volume
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Cohort": "vesalius.cohorts",

@@ -404,7 +404,7 @@ class _Job:
     def _publish(self, joined: list[Labels], wanted: Json) -> tuple[Json, dict[str, int], int, int]:
         import lancedb
 
-        from vesalius import __version__
+        from vesalius.version import __version__
         from vesalius.cohorts.publish import Publisher
 
         publisher = Publisher(self.index, self.out, joined)
