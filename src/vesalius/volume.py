@@ -57,7 +57,8 @@ class Volume:
     @property
     def shape(self) -> Shape3:
         """Voxels along `(i, j, k)`."""
-        return self.data.shape[1:]  # type: ignore[return-value]
+        i, j, k = self.data.shape[1:]
+        return i, j, k
 
     @property
     def spacing(self) -> Spacing3:
