@@ -15,7 +15,7 @@ from vesalius.volume import Volume
 
 BIAS_RATIO = 3.5
 GHOST_SHARE = 0.1
-GHOST_LIKENESS = 0.7
+GHOST_LIKENESS = 0.75
 TEXT_ROWS = 4
 TEXT_SMALLEST = 96  # pixels
 
@@ -117,7 +117,8 @@ def ghosting(plane: Array, p01: float, p99: float) -> tuple[float, float]:
     section 6). Dark anatomy does that too, so the second is the correlation of the brighter
     strips with the image shifted by a half, a third or a quarter of the field of view along
     their axis, where ghosts of periodic motion and of Nyquist errors lie. Of 1,422 images
-    of unselected MR (cardiac, sarcoma, teaching archive) none exceeded 0.1 and 0.7 together.
+    of unselected MR (cardiac, sarcoma, teaching archive) none exceeded 0.1 and 0.7
+    together; of 106 simulated MR one reached 0.73.
     An axis without margin, or whose margin the scanner has set to one value, counts as dark. The
     body is where the profile exceeds a half of its maximum, or, since strong ghosts pass that,
     65 %; the likelier of the two counts.
