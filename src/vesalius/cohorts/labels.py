@@ -2,7 +2,8 @@
 """Labels: a table (CSV, TSV, Parquet, JSON) joined to the rows by its best-matching column.
 
 The column whose values name most images is the key: a row's key, series or study UID, a path, a
-file name with or without suffix, or a patient. The other columns become, by name and content:
+file name with or without suffix, a patient, or, in a column named as such (`image ID`), the number
+that is an image's name. The other columns become, by name and content:
 
 - `patient`, `subject`, …: the patient of images for whom nothing else tells one;
 - `split`, `subset`, `fold`: the official split (`dev` counts as `val`, or as `test` where the table
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from vesalius.cohorts.index import Index
-from vesalius.cohorts.layouts.facts import MODALITIES, SPLITS, stem
+from vesalius.cohorts.layouts.facts import MODALITIES, SPLITS, stem, tokens
 from vesalius.cohorts.pseudonyms import Pseudonyms
 from vesalius.cohorts.schema import label_column
 from vesalius.errors import CohortError, did_you_mean
@@ -47,6 +48,8 @@ _COLUMNS = {"modality": "modality", "plane": "plane", "view": "view", "lateralit
             "body_part": "body_part", "bodypart": "body_part"}  # fmt: skip
 _WORDS = frozenset({"words", "caption", "captions", "findings", "impression", "report", "text",
                     "description", "history", "indication"})  # fmt: skip
+_NUMBERING = frozenset({"id", "image", "img", "file", "filename", "name", "number", "no", "nr",
+                        "index", "case", "key", "slice", "frame"})  # fmt: skip
 _MANY_WORDS = 5.0  # on average: prose, not a class
 _SAMPLE = 5000  # rows of the table that choose the key
 _MOST_EXAMPLES = 5
@@ -280,9 +283,9 @@ def _choose(
             for name in {n for form in forms for n in wanted[kind].get(form, ())}:
                 images[name, kind] += 1
                 hits[name, kind] |= {form for form in forms if name in wanted[kind].get(form, ())}
-    for choice in list(hits):  # numbers name images only where nearly every row has its own
-        if choice[1] == "number" and distinct[choice] < len(sample) / 2:
-            del hits[choice]
+    for name, kind in list(hits):  # counts and grades are numbers too: only a named key may match
+        if kind == "number" and not set(tokens(name)) & _NUMBERING:
+            del hits[name, kind]
     if not hits:
         return "", "", 0.0
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,19 @@ class Died(Exception):
 
 
 class Pool:
-    """Runs tasks `(kind, items)` in `count` processes; use it by `with`."""
+    """Runs tasks `(kind, items)` in `count` processes; use it by `with`.
 
-    def __init__(self, count: int, settings: Any) -> None:
+    `settings` are sent to each process first; `worker` is what Python runs.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        settings: Any,
+        *,
+        worker: Sequence[str] = ("-m", "vesalius.cohorts.worker"),
+    ) -> None:
+        self._worker = tuple(worker)
         self._settings = settings
         self._count = max(1, count)
         self._workers: dict[connection.Connection, subprocess.Popen[bytes]] = {}
@@ -107,7 +117,7 @@ class Pool:
         package = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
         # Warnings of the reading libraries quote what they read: they stay unsaid.
-        command = [sys.executable, "-W", "ignore", "-m", "vesalius.cohorts.worker"]
+        command = [sys.executable, "-W", "ignore", *self._worker]
         worker = subprocess.Popen(
             [*command, str(other.fileno())],
             pass_fds=[other.fileno()],
