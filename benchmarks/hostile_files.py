@@ -69,8 +69,17 @@ def good(path: Path) -> None:
 
 
 def deflate_bomb(path: Path) -> None:
-    """1 MB of deflate that inflates to 1 GB inside a deflated DICOM file."""
-    ds = ct_dataset(syntax=DeflatedExplicitVRLittleEndian)
+    """1 MB of deflate that inflates to the 1 GB of pixels that the header announces."""
+    _deflated(path, b"\xe0\x7f\x10\x00OW\0\0", rows=22000, columns=22000)
+
+
+def deflate_bomb_in_header(path: Path) -> None:
+    """1 MB of deflate with a 1 GB private element in front of the pixels."""
+    _deflated(path, b"\x09\x00\x10\x10OB\0\0", rows=64, columns=64)
+
+
+def _deflated(path: Path, element: bytes, *, rows: int, columns: int) -> None:
+    ds = ct_dataset(rows=rows, columns=columns, syntax=DeflatedExplicitVRLittleEndian)
     ds.PixelData = b""
     buffer = io.BytesIO()
     _save(ds, buffer)  # type: ignore[arg-type]
@@ -80,7 +89,7 @@ def deflate_bomb(path: Path) -> None:
     size = 1000 * MIB
     body = zlib.decompress(head[meta_end:], -15)
     body = body[: body.rindex(b"\xe0\x7f\x10\x00")]
-    out = [engine.compress(body + b"\xe0\x7f\x10\x00OW\0\0" + struct.pack("<I", size))]
+    out = [engine.compress(body + element + struct.pack("<I", size))]
     out += [engine.compress(bytes(MIB)) for _ in range(1000)]
     path.write_bytes(head[:meta_end] + b"".join(out) + engine.flush())
 
@@ -309,6 +318,7 @@ def truncated(path: Path) -> None:
 
 FILES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "deflate bomb": ("deflate.dcm", deflate_bomb),
+    "deflate bomb in the header": ("header.dcm", deflate_bomb_in_header),
     "gzip bomb (NIfTI)": ("bomb.nii.gz", gzip_bomb),
     "gzip bomb (MINC)": ("bomb.mnc.gz", minc_bomb),
     "gzip bomb (MGH)": ("bomb.mgz", mgh_bomb),
