@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from vesalius.cohorts import Cohort
-from vesalius.cohorts.schema import COLUMNS, label_column
 from vesalius.cohorts.scan import scan
+from vesalius.cohorts.schema import COLUMNS, label_column
 from vesalius.errors import CohortError, UsageError
 
 sys.path.insert(0, str(Path(__file__).parent))
-import make  # noqa: E402  a neighbor, importable only now
+import make
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_unknown_names_are_suggested(cohort: Cohort) -> None:
 def test_digest_tells_views_apart_and_survives_copies(cohort: Cohort) -> None:
     view = cohort.filter("modality = 'CT'")
     assert view.digest() != cohort.digest()
-    for again in (pickle.loads(pickle.dumps(view)), copy.deepcopy(view)):  # noqa: S301  our own
+    for again in (pickle.loads(pickle.dumps(view)), copy.deepcopy(view)):
         assert again.digest() == view.digest()
         assert len(again) == 2
 

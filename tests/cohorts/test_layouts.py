@@ -184,7 +184,7 @@ def test_bids_gives_subject_session_modality_scanner_and_mask(rows: pd.DataFrame
     assert one.study == two.study != ""
     assert {one.patient_source, other.patient_source} == {"path"}
     assert set(found.modality) == {"MR"}
-    assert list(one.mask_files)[0].endswith("label-lesion_mask.nii.gz")
+    assert next(iter(one.mask_files)).endswith("label-lesion_mask.nii.gz")
     assert len(two.mask_files) == 0  # it is drawn on the T1w
     assert other.scanner == "Siemens|Skyra"
 
@@ -193,7 +193,7 @@ def test_nnunet_case_is_one_row_with_its_channels_in_order(
     rows: pd.DataFrame, cohort: Cohort
 ) -> None:
     found = of(rows, "Dataset001_Test/")
-    assert [list(files) for files in found["files"]][0] == [
+    assert list(found.iloc[0].files) == [
         "Dataset001_Test/imagesTr/a_1_0000.nii.gz",
         "Dataset001_Test/imagesTr/a_1_0001.nii.gz",
     ]
@@ -274,7 +274,7 @@ def test_npz_members_splits_and_labels(rows: pd.DataFrame, cohort: Cohort) -> No
     assert found["patient"].nunique() == 5
     row = cohort.row(found.iloc[3]["key"])
     with np.load(cohort.roots[row["root"]] / "smallmnist.npz") as arrays:
-        assert (cohort.read(row).data[0, :, :, 0].T == arrays["train_images"][1]).all()
+        assert (arrays["train_images"][1] == cohort.read(row).data[0, :, :, 0].T).all()
 
 
 def test_loose_masks_modalities_and_patient_folders(rows: pd.DataFrame) -> None:

@@ -23,7 +23,7 @@ from vesalius.cohorts.scan import ScanResult, scan
 from vesalius.errors import CohortError, UsageError
 
 sys.path.insert(0, str(Path(__file__).parent))
-import make  # noqa: E402  a neighbor, importable only now
+import make
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, ScanR
 
 
 def test_rows_agree_with_pydicom(scanned: tuple[Path, Path, ScanResult]) -> None:
-    data, out, _ = scanned
+    _, out, _ = scanned
     cohort = Cohort.open(out)
     rows = [row for row in cohort.iter_rows() if row["format"] == "dicom"]
     assert len(rows) == 3

@@ -16,7 +16,7 @@ from vesalius.cohorts.pool import Died, Pool
 from vesalius.cohorts.scan import scan
 
 sys.path.insert(0, str(Path(__file__).parent))
-import make  # noqa: E402  a neighbor, importable only now
+import make
 
 _SCAN = """
 import os, signal, sys

@@ -18,11 +18,8 @@ empty. The table is copied into the index, so that its size does not matter.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,10 +31,10 @@ from vesalius.cohorts.index import Index
 from vesalius.cohorts.layouts.facts import MODALITIES, SPLITS, stem, tokens
 from vesalius.cohorts.pseudonyms import Pseudonyms
 from vesalius.cohorts.schema import label_column
+from vesalius.cohorts.tables import measure, records
 from vesalius.errors import CohortError, did_you_mean
 from vesalius.types import Json
 
-SUFFIXES = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".ndjson")
 KINDS = ("key", "series", "study", "path", "name", "stem", "patient", "number")
 _SPLITS = frozenset({"split", "subset", "partition", "set", "fold", "usage", "phase"})
 _PATIENTS = frozenset({
@@ -54,7 +51,6 @@ _MANY_WORDS = 5.0  # on average: prose, not a class
 _SAMPLE = 5000  # rows of the table that choose the key
 _MOST_EXAMPLES = 5
 _MOST_NAMED = 100_000  # keys of the cohort that a suggestion is looked for among
-_MOST_JSON = 512 << 20
 
 
 @dataclass(slots=True)
@@ -170,12 +166,12 @@ def join(
         CohortError: the table cannot be read, is empty, or no column of it names any image.
     """
     try:
-        columns, types = _measure(path)
+        columns, types = measure(path)
     except CohortError:
         if least:
             return None
         raise
-    sample = [row for row, _ in zip(_records(path, types), range(_SAMPLE), strict=False)]
+    sample = [row for row, _ in zip(records(path, types), range(_SAMPLE), strict=False)]
     if not sample or not columns:
         if least:
             return None
@@ -351,13 +347,13 @@ def _copy(
     held_out = {
         name: not any(
             str(row.get(name)).strip().lower() in ("test", "testing")
-            for row in _records(path, types)
+            for row in records(path, types)
         )
         for name in subsets
     }
 
     def entries() -> Iterator[tuple[str, str]]:
-        for row in _records(path, types):
+        for row in records(path, types):
             form = _form(row.get(key) if row.get(key) is not None else "", kind, pseudonym)
             if not form:
                 continue
@@ -412,7 +408,7 @@ def _examples(
     known = {form for row in rows for form in identities(row)[kind]}
     readable = sorted(known)[:_MOST_NAMED] if kind in ("path", "name", "stem", "key") else []
     found = []
-    for row in _records(path, types):
+    for row in records(path, types):
         value = row.get(key)
         if value is None or _form(value, kind, pseudonym) in known:
             continue
@@ -457,157 +453,3 @@ def _nothing_matches(
         f"no column of {path} ({', '.join(columns[:20])}) names any image: one of them must hold "
         f"patient IDs, file names or paths, study or series UIDs, or keys of rows.{near}"
     )
-
-
-# reading tables
-
-
-def _measure(path: Path) -> tuple[list[str], dict[str, str]]:
-    """Return the columns of a table and their types: integer, double, boolean, text."""
-    names: list[str] = []
-    kinds: dict[str, set[str]] = {}
-    for row in _raw(path):
-        for name, value in row.items():
-            if name not in kinds:
-                names.append(name)
-                kinds[name] = set()
-            if value is not None:
-                kinds[name].add(_kind(value))
-    return names, {name: _widest(kinds[name]) for name in names}
-
-
-def _records(path: Path, types: Mapping[str, str]) -> Iterator[Json]:
-    for row in _raw(path):
-        yield {name: _typed(row.get(name), kind) for name, kind in types.items()}
-
-
-def _raw(path: Path) -> Iterator[Json]:
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".parquet":
-            yield from _parquet(path)
-        elif suffix in (".json", ".jsonl", ".ndjson"):
-            yield from _json(path)
-        elif suffix in (".csv", ".tsv", ".txt"):
-            yield from _csv(path)
-        else:
-            raise CohortError(f"a table of labels is CSV, TSV, Parquet or JSON, got '{path.name}'")
-    except FileNotFoundError as error:
-        raise CohortError(f"the table of labels {path} does not exist") from error
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError, RecursionError) as error:
-        if isinstance(error, CohortError):
-            raise
-        raise CohortError(f"the table of labels {path} cannot be read: {error}") from error
-
-
-def _csv(path: Path) -> Iterator[Json]:
-    with open(path, encoding="utf-8-sig", newline="") as stream:
-        head = stream.read(65536)
-        stream.seek(0)
-        lines = csv.reader(stream, delimiter=_delimiter(head.split("\n", 1)[0], path))
-        names = [name.strip() for name in next(lines, [])]
-        for row in lines:
-            yield {
-                name: (value.strip() or None)
-                for name, value in zip(names, row, strict=False)
-                if name
-            }
-
-
-def _delimiter(line: str, path: Path) -> str:
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    return max(",;\t", key=lambda mark: line.count(mark)) if any(m in line for m in ",;\t") else ","
-
-
-def _json(path: Path) -> Iterator[Json]:
-    if path.stat().st_size > _MOST_JSON:
-        raise CohortError(
-            f"{path} is larger than {_MOST_JSON >> 20} MiB: convert it to CSV or Parquet"
-        )
-    text = path.read_text(encoding="utf-8-sig")
-    if path.suffix.lower() != ".json" or (
-        "\n{" in text and text.lstrip()[:1] == "{" and _is_lines(text)
-    ):
-        value: Any = [json.loads(line) for line in io.StringIO(text) if line.strip()]
-    else:
-        value = json.loads(text)
-    if isinstance(value, dict):
-        if value and all(isinstance(one, dict) for one in value.values()):
-            value = [{"key": key, **one} for key, one in value.items()]
-        elif value and all(isinstance(one, list) for one in value.values()):
-            columns = list(value)
-            value = [
-                dict(zip(columns, row, strict=False)) for row in zip(*value.values(), strict=False)
-            ]
-        else:
-            value = [{"key": key, "label": one} for key, one in value.items()]
-    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
-        raise CohortError(f"{path} must hold a list of objects, or an object of objects by key")
-    for row in value:
-        yield {
-            str(name): json.dumps(one) if isinstance(one, dict | list) else one
-            for name, one in row.items()
-        }
-
-
-def _is_lines(text: str) -> bool:
-    try:
-        json.loads(text.split("\n", 1)[0])
-    except ValueError:
-        return False
-    return True
-
-
-def _parquet(path: Path) -> Iterator[Json]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as table:
-            for batch in table.iter_batches(4096):
-                for row in batch.to_pylist():
-                    yield {k: _simple(v) for k, v in row.items()}
-    except pa.ArrowException as error:
-        raise CohortError(f"the table of labels {path} is damaged: {error}") from error
-
-
-def _simple(value: Any) -> Any:
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int):
-        return "integer"
-    if isinstance(value, float):
-        return "double"
-    text = str(value)
-    if text.lower() in ("true", "false"):
-        return "boolean"
-    if re.fullmatch(r"[+-]?(0|[1-9]\d{0,17})", text):
-        return "integer"
-    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text) and not re.match(r"0\d", text):
-        return "double"
-    return "" if text.lower() in ("na", "nan", "n/a", "null", "none") else "text"
-
-
-def _widest(kinds: set[str]) -> str:
-    kinds = kinds - {""}
-    if len(kinds) == 1:
-        return kinds.pop()
-    return "double" if kinds == {"integer", "double"} else "text"
-
-
-def _typed(value: Any, kind: str) -> Any:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if kind == "text":
-        return str(value)
-    if isinstance(value, str):
-        if _kind(value) == "":
-            return None
-        if kind == "boolean":
-            return value.lower() == "true"
-    return int(value) if kind == "integer" else float(value) if kind == "double" else value

@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,13 @@ from vesalius.cohorts.license import stated_license
 from vesalius.cohorts.parsing import Settings
 from vesalius.cohorts.pool import Died, Pool
 from vesalius.cohorts.pseudonyms import Pseudonyms, ensure_key
+from vesalius.cohorts.scan_result import ScanResult, bytes_in_words
 from vesalius.cohorts.walk import Walked, walk
 from vesalius.errors import BudgetError, CohortError, UsageError
 from vesalius.io.limits import DEFAULT_LIMITS, Limits
 from vesalius.types import Json, PathLike, Progress
+
+__all__ = ["ScanResult", "scan"]
 
 _MOST_WORKERS = 6  # by default: more of them than disks can feed only take memory
 _CHUNK = 96  # files a message
@@ -52,72 +55,6 @@ _DISK_PER_FILE = 3000  # bytes in the index and the tables, measured
 _WORKER_MEMORY = 90 << 20
 _OWN_MEMORY = 250 << 20
 _AUTO_JOIN = 0.9  # of a table's keys must name images, for a table that nobody asked to join
-
-
-@dataclass(frozen=True, slots=True)
-class ScanResult:
-    """What a scan did and found.
-
-    Attributes:
-        files: met in the data; `changed` of them were new or changed, `deleted` were gone.
-        images, patients: in the cohort now.
-        units_read: series, cases and parts of containers that were read in this scan.
-        layouts: images by layout recognized in this scan.
-        findings: how many of each name, in the cohort now.
-        labels: how each table was joined.
-        license: of the data, `` when none is stated.
-        version: of the cohort.
-        seconds: wall time.
-        memory_estimate, disk_estimate: bytes, as estimated before the work.
-    """
-
-    files: int
-    changed: int
-    deleted: int
-    images: int
-    patients: int
-    units_read: int
-    version: int
-    license: str
-    seconds: float
-    layouts: dict[str, int] = field(default_factory=dict)
-    findings: dict[str, int] = field(default_factory=dict)
-    labels: tuple[Joined, ...] = ()
-    memory_estimate: int = 0
-    disk_estimate: int = 0
-
-    def to_json(self) -> Json:
-        """Return a plain dictionary, examples of unmatched keys left out (patient data)."""
-        found = asdict(self)
-        for one in found["labels"]:
-            del one["examples"]
-        return found
-
-    def lines(self) -> list[str]:
-        """Return the outcome for the terminal of the person who named the data."""
-        same = self.files - self.changed
-        lines = [
-            f"{self.files:,} files ({self.changed:,} new or changed, {same:,} as before"
-            + (f", {self.deleted:,} gone" if self.deleted else "")
-            + f") in {self.seconds:.1f} s",
-            (
-                f"{self.images:,} images of {self.patients:,} patients, version {self.version}, "
-                f"license: {self.license or 'none stated'}"
-            ),
-        ]
-        if self.layouts:
-            lines.append("layouts: " + _counts(self.layouts))
-        for one in self.labels:
-            lines.append(
-                f"labels {one.source}: by '{one.column}' ({one.kind}), "
-                f"{one.matched:,} rows matched, {one.unmatched:,} not; "
-                + ", ".join(f"{name} ({kind})" for name, kind in one.types.items())
-            )
-            if one.contradictions:
-                lines.append(f"  {one.contradictions:,} keys bear contradicting values: left empty")
-            lines += [f"  {example}" for example in one.examples]
-        lines.append("findings: " + (_counts(self.findings) or "none"))
-        return lines
 
 
 def scan(
@@ -268,7 +205,8 @@ class _Job:
             memory = _OWN_MEMORY + workers * (
                 _WORKER_MEMORY + min(limits.allowed(largest), 8 * largest)
             )
-            self._read(pool, f"read {_size(weight)} in up to {_size(memory)} of memory", count)
+            stage = f"read {bytes_in_words(weight)} in up to {bytes_in_words(memory)} of memory"
+            self._read(pool, stage, count)
         loading.join()
         joined = self._join(labels)
         info, findings, patients, images = self._publish(joined, wanted)
@@ -305,8 +243,8 @@ class _Job:
         free = shutil.disk_usage(self.out).free
         if wanted > free:
             raise BudgetError(
-                f"the cohort needs about {_size(wanted)} in {self.out}, free are {_size(free)}: "
-                "make room or choose another folder"
+                f"the cohort needs about {bytes_in_words(wanted)} in {self.out}, free are "
+                f"{bytes_in_words(free)}: make room or choose another folder"
             )
         return wanted
 
@@ -404,8 +342,8 @@ class _Job:
     def _publish(self, joined: list[Labels], wanted: Json) -> tuple[Json, dict[str, int], int, int]:
         import lancedb
 
-        from vesalius.version import __version__
         from vesalius.cohorts.publish import Publisher
+        from vesalius.version import __version__
 
         publisher = Publisher(self.index, self.out, joined)
         version, found_version, targets, counts = publisher.publish(self.tick)
@@ -524,16 +462,3 @@ def _killer() -> Json:
     return asdict(
         finding("unreadable-file", "the process that read it died three times", {"deaths": 3})
     )
-
-
-def _counts(found: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in found.items())
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    raise AssertionError

@@ -14,16 +14,13 @@ from typing import Any
 def main(handle: int) -> None:
     """Answer tasks `(kind, items)` with a list of results, or the exception that stopped it."""
     end = Connection(handle)
-    settings = end.recv()
-    while True:
-        try:
+    try:
+        settings = end.recv()
+        while True:
             kind, items = end.recv()
-        except EOFError:
-            return
-        try:
             end.send(_answer(kind, items, settings))
-        except BrokenPipeError:
-            return
+    except (EOFError, ConnectionResetError, BrokenPipeError):
+        return  # the scan has ended, or was killed
 
 
 def _answer(kind: str, items: list[Any], settings: Any) -> Any:

@@ -48,14 +48,16 @@ class Loose:
 
     def __init__(self, catalog: Catalog) -> None:
         self._masks = lru_cache(64)(lambda folder: _masks_of(catalog, folder))
+        self._used = lru_cache(64)(lambda folder: _used(catalog, folder, self._masks(folder)))
         self._siblings = _siblings(catalog)
 
-    def describe(self, entry: Entry, catalog: Catalog) -> Facts | Mask | Passed:
+    def describe(self, entry: Entry, catalog: Catalog) -> Facts | Mask | Passed:  # noqa: ARG002  the protocol
         """Return the image with what its folder tells, or that it is a mask."""
         masks = self._masks(entry.folder)
         core, is_mask = _core(entry.name)
         if is_mask:
-            return Mask(self._has_image(core, entry.folder, catalog))
+            used = self._used(entry.folder)
+            return Mask(core in used or any(core <= one for one in used))
         words = [word for word in tokens(stem(entry.name)) if word in MODALITIES]
         modality = modality_of(words)
         return Facts(
@@ -81,16 +83,6 @@ class Loose:
             ):
                 return part
         return ""
-
-    def _has_image(self, core: frozenset[str], folder: str, catalog: Catalog) -> bool:
-        for name in catalog.sample(folder):
-            other, is_mask = _core(name)
-            if not is_mask and core <= other:
-                return True
-        return any(
-            not is_mask and core <= other
-            for other, is_mask in (_core(entry.name) for entry in catalog.within(folder))
-        )
 
 
 def mask_beside_series(folder: str, masks: Mapping[str, Sequence[Entry]]) -> Entry | None:
@@ -128,6 +120,17 @@ def _masks_of(catalog: Catalog, folder: str) -> dict[frozenset[str], str]:
         core, is_mask = _core(entry.name)
         if is_mask:
             found.setdefault(core, entry.name)
+    return found
+
+
+def _used(catalog: Catalog, folder: str, masks: dict[frozenset[str], str]) -> set[frozenset[str]]:
+    """Return the words of those masks of a folder that are some image's mask."""
+    found = set()
+    for entry in catalog.within(folder) if masks else ():
+        core, is_mask = _core(entry.name)
+        best = None if is_mask else _best(core, masks)
+        if best is not None:
+            found.add(best)
     return found
 
 
