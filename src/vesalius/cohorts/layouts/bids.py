@@ -10,7 +10,7 @@ share; where there is a T1w, they are drawn on it. The JSON sidecar names the sc
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections import defaultdict
 
 from vesalius.cohorts.index import Entry
 from vesalius.cohorts.layouts.catalog import Catalog
@@ -22,12 +22,23 @@ _MASKS = frozenset({"mask", "dseg", "seg", "roi", "probseg"})
 _MASK_ONLY = frozenset({"label", "desc", "space", "res", "seg", "atlas"})
 
 
-@dataclass(frozen=True, slots=True)
 class Bids:
-    """One BIDS dataset (or derivative) below `base`."""
+    """One BIDS dataset, with its derivatives, below `base`."""
 
-    base: str
-    name: str = "BIDS"
+    name = "BIDS"
+
+    def __init__(self, base: str, catalog: Catalog) -> None:
+        self.base = base
+        self._of_subject: dict[str, list[str]] = defaultdict(list)
+        self._derived: dict[str, list[str]] = defaultdict(list)  # `sub-01/anat` -> folders
+        for folder in catalog.folders:
+            match = _SUBJECT.search(folder)
+            if match is None:
+                continue
+            tail = folder[match.start() :].strip("/")
+            self._of_subject[tail.split("/")[0]].append(folder)
+            if "derivatives" in folder.split("/"):
+                self._derived[tail].append(folder)
 
     def describe(self, entry: Entry, catalog: Catalog) -> Facts | Mask | Passed:
         """Return the image with what its entities tell, or whether the mask has an image."""
@@ -59,7 +70,7 @@ class Bids:
         ):
             return ""
         best: tuple[int, str] = (0, "")
-        for folder in self._folders(entry.folder, catalog):
+        for folder in [entry.folder, *self._derived[entry.folder[len(self.base) :].strip("/")]]:
             for name in catalog.sample(folder):
                 other, kind = _entities(name)
                 shared = {k: v for k, v in other.items() if k not in _MASK_ONLY}
@@ -69,20 +80,12 @@ class Bids:
 
     def _image_of(self, entities: dict[str, str], catalog: Catalog) -> str:
         shared = {k: v for k, v in entities.items() if k not in _MASK_ONLY}
-        for folder in catalog.folders:
-            if f"sub-{entities.get('sub')}" not in folder.split("/"):
-                continue
+        for folder in self._of_subject[f"sub-{entities.get('sub')}"]:
             for name in catalog.sample(folder):
                 other, kind = _entities(name)
                 if kind not in _MASKS and all(other.get(k) == v for k, v in shared.items()):
                     return joined(folder, name)
         return ""
-
-    def _folders(self, folder: str, catalog: Catalog) -> list[str]:
-        """Return the folder itself and its mirror in each derivative."""
-        tail = folder[len(self.base) :].strip("/")
-        mirrors = [f for f in catalog.folders if f != folder and f.endswith("/" + tail)]
-        return [folder, *(f for f in mirrors if "derivatives" in f.split("/"))]
 
 
 def find(catalog: Catalog) -> list[Bids]:
@@ -93,12 +96,12 @@ def find(catalog: Catalog) -> list[Bids]:
         if not match:
             continue
         base = folder[: match.start()].strip("/")
-        if base in bases:
+        if base in bases or "derivatives" in base.split("/"):
             continue
         names = catalog.sample(folder)
         if any("sub" in _entities(name)[0] for name in names):
             bases.add(base)
-    return [Bids(base) for base in sorted(bases)]
+    return [Bids(base, catalog) for base in sorted(bases)]
 
 
 def _entities(name: str) -> tuple[dict[str, str], str]:
