@@ -190,6 +190,22 @@ def test_hostile_names_links_and_files(tmp_path: Path) -> None:
     assert by_file["empty.png"] == "corrupt-file"
     assert {"pipe.dcm", ".hidden.png", "ok.png"}.isdisjoint(by_file)
 
+    os.rename(tmp_path / "cohort", data / "inner")  # a cohort among the data is no data
+    make.png(tmp_path / "nowhere.png", seed=3).rename(data / "nowhere.png")  # the link is whole now
+    result = scan(data, tmp_path / "again", workers=1)
+    assert result.images == 5
+    assert set(result.findings) <= {"corrupt-file", "exact-duplicate", "near-duplicate"}
+
+
+def test_what_could_not_be_opened_is_tried_again(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    make.png(data / "a.png")
+    (data / "b.png").symlink_to(tmp_path / "later.png")
+    assert scan(data, tmp_path / "cohort", workers=1).findings == {"unreadable-file": 1}
+    make.png(tmp_path / "later.png", seed=8)
+    result = scan(data, tmp_path / "cohort", workers=1)
+    assert (result.images, result.findings) == (2, {})
+
 
 def test_series_without_a_uid_is_its_folder(tmp_path: Path) -> None:
     for path in make.series(tmp_path / "data" / "exam"):

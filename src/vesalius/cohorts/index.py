@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 INDEX = "scan.sqlite"
+UNREADABLE = "unreadable"  # in place of the hash of a file that cannot be opened
 LAYOUT = 1  # of the tables below; another one starts anew
 
 _TABLES = """
@@ -30,6 +31,7 @@ CREATE TABLE IF NOT EXISTS files (
   sha TEXT, format TEXT, kind TEXT, series TEXT, facts TEXT, finding TEXT, UNIQUE (folder, name));
 CREATE INDEX IF NOT EXISTS series ON files (series) WHERE series IS NOT NULL;
 CREATE INDEX IF NOT EXISTS pending ON files (id) WHERE sha IS NULL;
+CREATE INDEX IF NOT EXISTS unreadable ON files (id) WHERE sha = 'unreadable';
 CREATE INDEX IF NOT EXISTS beside ON files (format)
   WHERE format IN ('json', 'table', 'text', 'voc');
 CREATE TABLE IF NOT EXISTS units (
@@ -236,6 +238,14 @@ class Index:
         ).rowcount
         self.db.execute("DELETE FROM folders WHERE root = ? AND seen != ?", (root, generation))
         return count
+
+    def retry(self, root: int) -> None:
+        """Let the files of a root that could not be opened last time be parsed again."""
+        self.db.execute(
+            "UPDATE files SET sha = NULL WHERE sha = 'unreadable' AND folder IN "
+            "(SELECT id FROM folders WHERE root = ?)",
+            (root,),
+        )
 
     def pending(self) -> int:
         """Return how many files wait to be parsed."""

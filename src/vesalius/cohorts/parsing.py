@@ -13,7 +13,7 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
-from vesalius.cohorts.index import to_name
+from vesalius.cohorts.index import UNREADABLE, to_name
 from vesalius.cohorts.pseudonyms import Pseudonyms
 from vesalius.errors import ReadError, UnsupportedFormat, UsageError
 from vesalius.io import formats
@@ -105,7 +105,7 @@ def parse(item: tuple[int, str, str, str, int], settings: Settings) -> Parsed:
     except (OSError, UsageError) as error:
         why = error.strerror if isinstance(error, OSError) else "it cannot be opened"
         problem = _finding("unreadable-file", f"the file cannot be opened ({why})", {})
-        sha = sha or "unreadable"
+        sha = sha or UNREADABLE
     except Exception as error:  # hostile input may break a library anywhere: recorded, not raised
         problem = defect(error)
         sha = sha or _hash_or_none(path)
@@ -239,7 +239,7 @@ def _hash_or_none(path: str) -> str:
     try:
         return _sha256(path)
     except OSError:
-        return "unreadable"
+        return UNREADABLE
 
 
 def _plain(value: Any) -> Any:

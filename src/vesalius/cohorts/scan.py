@@ -31,7 +31,7 @@ from typing import Any
 from vesalius import files
 from vesalius.cohorts import labels as tables
 from vesalius.cohorts.cohort import FORMAT, INFO
-from vesalius.cohorts.index import INDEX, Index
+from vesalius.cohorts.index import INDEX, UNREADABLE, Index, to_name
 from vesalius.cohorts.labels import Joined, Labels
 from vesalius.cohorts.layouts import CODE, Planned, expand, pattern_of, plan
 from vesalius.cohorts.license import stated_license
@@ -323,7 +323,7 @@ class _Job:
             ):
                 if entry.name.lower().endswith((".csv", ".tsv", ".parquet")):
                     one = tables.join(
-                        Path(place, entry.path), index, index.payloads, self.pseudonym,
+                        Path(place, to_name(entry.path)), index, index.payloads, self.pseudonym,
                         number=len(found) + 1, least=_AUTO_JOIN,
                     )  # fmt: skip
                     found += [one] if one else []
@@ -444,7 +444,7 @@ def _messages(index: Index) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _died_parsing(item: Any) -> tuple[Any, ...]:
-    return "unreadable", "", "bad", None, "", json.dumps(_killer()), item[0]
+    return UNREADABLE, "", "bad", None, "", json.dumps(_killer()), item[0]
 
 
 def _died_reading(item: Any) -> tuple[str, list[Any], list[str]]:

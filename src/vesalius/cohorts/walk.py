@@ -51,6 +51,7 @@ def walk(
     `only` names one file of it; `skip` is a folder to pass over; `tick` is called once a folder.
     """
     result = Walked()
+    index.retry(root)
     if only:
         folder, _ = index.enter_folder(root, "", generation)
         status = os.stat(top / only)
@@ -85,6 +86,8 @@ def _folder(
     index: Index, root: int, path: str, full: str, generation: int, result: Walked
 ) -> list[str]:
     """Compare the files of one folder with the index; return the folders in it."""
+    if os.path.isdir(os.path.join(full, IMAGES + ".lance")):
+        return []  # a cohort: its tables are no data
     folder, _ = index.enter_folder(root, path, generation)
     inside: list[str] = []
     met = 0
@@ -101,8 +104,6 @@ def _folder(
     result.changed += index.note_folder(folder, None)
     if index.count(folder) != met:
         result.deleted += index.keep_only(folder, (name for name, _, _ in _files(full, [])))
-    if IMAGES + ".lance" in inside:  # a cohort: its tables are no data
-        inside.clear()
     return inside
 
 
