@@ -53,3 +53,26 @@ def test_python_blocks_run(page: Path, workplace: Path, tmp_path: Path) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_documented_findings_are_current() -> None:
+    from vesalius.cohorts.quality.findings import markdown
+
+    page = ROOT / "docs" / "reference" / "findings.md"
+    assert page.read_text() == markdown()
+
+
+def test_the_documented_columns_are_complete() -> None:
+    from vesalius.cohorts.schema import COLUMNS
+
+    page = (ROOT / "docs" / "reference" / "cohort.md").read_text()
+    assert [name for name in COLUMNS if f"`{name}`" not in page] == []
+
+
+def test_every_verb_is_documented() -> None:
+    from vesalius.cli.main import app
+
+    page = (ROOT / "docs" / "reference" / "command-line.md").read_text()
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert f"| `{command.callback.__name__}" in page

@@ -211,8 +211,8 @@ def test_plan_follows_the_fingerprint() -> None:
 
 def test_minutes_are_kept_and_written_as_steps(striped, thirds, tmp_path) -> None:
     start = time.monotonic()
-    run, _ = train(striped, thirds, tmp_path / "run", budget={"minutes": 0.15})
-    assert time.monotonic() - start < 0.15 * 60 + 2
+    run, _ = train(striped, thirds, tmp_path / "run", budget={"minutes": 0.3})
+    assert time.monotonic() - start < 0.3 * 60 + 2
     measured = read_json(run.path / "plan.json")["measured"]
     assert measured["steps"] >= 10
     with pytest.raises(BudgetError, match="minutes more"):
