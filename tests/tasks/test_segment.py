@@ -236,7 +236,7 @@ def test_plan_follows_the_fingerprint() -> None:
     assert (patch % strides.prod(0) == 0).all()
     assert np.prod(patch) <= 2**17
     extent = np.array([512, 512, 100]) * [0.7, 0.7, 5.0]
-    assert np.prod(extent / thick["spacing"]) <= 1.05 * planning.WINDOWS * 2**17
+    assert np.prod(extent / thick["spacing"]) <= 1.05 * 24 * 2**17
     assert thick["spacing"][2] < 5
     assert strides[1].tolist() == [2, 2, 2]
     assert options["kernels"][0] == [3, 3, 3]
@@ -267,6 +267,7 @@ def test_plan_follows_the_fingerprint() -> None:
         budget={"steps": 1},
     )
     assert len(slices["patch"]) == 2
+    assert (np.array(slices["patch"]) >= 256 * 0.7 / np.array(slices["spacing"]) - 0.5).all()
     assert slices["augmentation"]["flips"] == [0, 1]
     with pytest.raises(UsageError, match="auto or unet"):
         planning.decide(found, model="resnet18", budget={"steps": 1})
