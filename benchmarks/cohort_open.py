@@ -77,8 +77,8 @@ def write(folder: Path, count: int) -> None:
         ]
         table.add(pa.Table.from_pylist(rows, schema=shape))
     found = database.create_table("findings", schema=findings_schema())
-    version = {"version": table.version, "findings_version": found.version, "rows": count,
-               "findings": 0, "created": "2026-01-01T00:00:00Z"}  # fmt: skip
+    version = {"version": 1, "images_version": table.version, "findings_version": found.version,
+               "rows": count, "findings": 0, "created": "2026-01-01T00:00:00Z"}  # fmt: skip
     info = {"format": 1, "roots": {"data": "/nowhere"}, "license": "", "versions": [version]}
     files.write_json(folder / "cohort.json", info)
 

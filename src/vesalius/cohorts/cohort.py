@@ -32,9 +32,10 @@ _WORD = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|[A-Za-z_][A-Za-z
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One finished scan: the version of the images, of the findings, and what they hold."""
+    """One finished scan that changed something: the tables' own versions and what they hold."""
 
-    version: int
+    version: int  # 1, 2, …
+    images_version: int
     findings_version: int
     rows: int
     findings: int
@@ -47,7 +48,7 @@ class Cohort:
 
     Attributes:
         path: the folder.
-        version: of the table `images`; see `versions`.
+        version: 1 for the first scan, one more for each that changed something.
         where: the filter of this view in SQL, or `` for all rows.
     """
 
@@ -231,7 +232,7 @@ class Cohort:
             entry = next(e for e in self._info["versions"] if e["version"] == self.version)
             try:
                 table = lancedb.connect(self.path).open_table(name)
-                table.checkout(entry["version" if name == IMAGES else "findings_version"])
+                table.checkout(entry["images_version" if name == IMAGES else "findings_version"])
             except (ValueError, OSError, RuntimeError) as error:
                 raise CohortError(
                     f"the table '{name}' of {self.path} cannot be opened: {_first(error)}; "

@@ -346,18 +346,16 @@ class _Job:
         from vesalius.version import __version__
 
         publisher = Publisher(self.index, self.out, joined)
-        version, found_version, targets, counts = publisher.publish(self.tick)
+        images_version, found_version, targets, counts = publisher.publish(self.tick)
         images, patients = publisher.size()
         path = self.out / INFO
         info: Json = files.read_json(path) if path.exists() else {"versions": []}
         versions = info["versions"]
-        if not versions or (versions[-1]["version"], versions[-1]["findings_version"]) != (
-            version,
-            found_version,
-        ):
+        tables = {"images_version": images_version, "findings_version": found_version}
+        if not versions or not tables.items() <= versions[-1].items():
             versions = [*versions, {
-                "version": version,
-                "findings_version": found_version,
+                "version": len(versions) + 1,
+                **tables,
                 "rows": images,
                 "findings": sum(counts.values()),
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
