@@ -91,6 +91,17 @@ def main() -> None:
         same_split = (whole / "split.json").read_text() == (broken / "split.json").read_text()
     passed = largest <= TOLERANCE and same_split and len(killed_at) == asked.kills
     payload = {
+        "title": "Crash: training",
+        "what": "Random kill -9 during training with --steps; the same command ends the run.",
+        "data": "80 generated images of 28 x 28, two classes",
+        "unit": "largest absolute difference of any weight",
+        "peer": "the same command, undisturbed",
+        "bars": [
+            {"bar": f"largest difference after {len(killed_at)} kills", "target": "<= 1e-6",
+             "measured": largest, "met": largest <= TOLERANCE},
+            {"bar": "kills that hit", "target": f"{asked.kills}", "measured": len(killed_at),
+             "met": len(killed_at) == asked.kills},
+        ],
         "steps": STEPS,
         "kills": len(killed_at),
         "saved_step_at_kill": killed_at,
@@ -99,7 +110,7 @@ def main() -> None:
         "tolerance": TOLERANCE,
         "same_split": same_split,
         "passed": passed,
-    }
+    }  # fmt: skip
     record("training_crash", payload, seed=asked.seed)
     print(f"{len(killed_at)} kills, largest difference of a weight {largest:g}")
     if not passed:
