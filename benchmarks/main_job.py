@@ -38,22 +38,22 @@ class Job:
 
 JOBS = {
     "breastmnist": Job(
-        data="medmnist/breastmnist.npz", task="classify", minutes=4,
+        data="medmnist/breastmnist.npz", task="classify", minutes=3,
         options=("--target", "label"), scan=("--license", "CC BY 4.0"),
         remarks=("Official splits.",),
     ),
     "retinamnist": Job(
-        data="medmnist/retinamnist.npz", task="classify", minutes=5,
+        data="medmnist/retinamnist.npz", task="classify", minutes=4,
         options=("--target", "label"), scan=("--license", "CC BY 4.0"),
         remarks=("Official splits; the ordinal grades are treated as classes here.",),
     ),
     "hippocampus": Job(
-        data="hippocampus", task="segment", minutes=10, scan=("--license", "CC BY-SA 4.0"),
+        data="hippocampus", task="segment", minutes=7, scan=("--license", "CC BY-SA 4.0"),
         exam="hippocampus/images/hippocampus_001.nii.gz", predict=("--format", "nifti"),
         remarks=("The exam predicted at the end shows geometry; it may be a training case.",),
     ),
     "sunnybrook": Job(
-        data="sunnybrook", task="segment", minutes=8, scan=("--license", "public domain"),
+        data="sunnybrook", task="segment", minutes=6, scan=("--license", "public domain"),
         remarks=("Split by patient, taken from the file names.",),
     ),
 }  # fmt: skip
