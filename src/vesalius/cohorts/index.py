@@ -26,14 +26,17 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWI
 CREATE TABLE IF NOT EXISTS roots (id INTEGER PRIMARY KEY, name TEXT UNIQUE, path TEXT);
 CREATE TABLE IF NOT EXISTS folders (
   id INTEGER PRIMARY KEY, root INTEGER, path TEXT, seen INTEGER, finding TEXT, UNIQUE (root, path));
+CREATE TABLE IF NOT EXISTS pending (
+  id INTEGER PRIMARY KEY, folder INTEGER, name TEXT, size INTEGER, mtime INTEGER,
+  UNIQUE (folder, name));
 CREATE TABLE IF NOT EXISTS files (
   id INTEGER PRIMARY KEY, folder INTEGER, name TEXT, size INTEGER, mtime INTEGER,
   sha TEXT, format TEXT, kind TEXT, series TEXT, facts TEXT, finding TEXT, UNIQUE (folder, name));
 CREATE INDEX IF NOT EXISTS series ON files (series) WHERE series IS NOT NULL;
-CREATE INDEX IF NOT EXISTS pending ON files (id) WHERE sha IS NULL;
 CREATE INDEX IF NOT EXISTS unreadable ON files (id) WHERE sha = 'unreadable';
 CREATE INDEX IF NOT EXISTS beside ON files (format)
   WHERE format IN ('json', 'table', 'text', 'voc');
+CREATE TABLE IF NOT EXISTS bases (id TEXT PRIMARY KEY, header TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS units (
   id TEXT PRIMARY KEY, root TEXT, kind TEXT, digest TEXT, plan TEXT, weight INTEGER,
   generation INTEGER, done INTEGER) WITHOUT ROWID;
@@ -45,7 +48,18 @@ CREATE TABLE IF NOT EXISTS published (key TEXT PRIMARY KEY, final BLOB) WITHOUT 
 CREATE TABLE IF NOT EXISTS found (unit TEXT, payload TEXT);
 CREATE INDEX IF NOT EXISTS found_of ON found (unit);
 """
-_NEEDED = ("meta", "roots", "folders", "files", "units", "rows", "published", "found")
+_NEEDED = (
+    "meta",
+    "roots",
+    "folders",
+    "pending",
+    "files",
+    "bases",
+    "units",
+    "rows",
+    "published",
+    "found",
+)
 _BATCH = 2000
 
 
@@ -198,25 +212,30 @@ class Index:
     def known(self, folder: int, names: Sequence[str]) -> dict[str, tuple[int, int]]:
         """Return name -> (size, mtime) of those of `names` that the index has in a folder."""
         rows = self.db.execute(
-            "SELECT name, size, mtime FROM files WHERE folder = ? AND name IN "
-            "(SELECT value FROM json_each(?))",
+            "WITH asked AS (SELECT value FROM json_each(?2)) "
+            "SELECT name, size, mtime FROM files WHERE folder = ?1 AND name IN asked UNION ALL "
+            "SELECT name, size, mtime FROM pending WHERE folder = ?1 AND name IN asked",
             (folder, json.dumps(names)),
         )
         return {name: (size, mtime) for name, size, mtime in rows}
 
-    def expect(self, folder: int, files: Iterable[tuple[str, int, int]]) -> None:
+    def expect(self, folder: int, files: Sequence[tuple[str, int, int]]) -> None:
         """Enter new or changed files `(name, size, mtime)`, to be parsed."""
         self.db.executemany(
-            "INSERT INTO files (folder, name, size, mtime) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (folder, name) DO UPDATE SET size = excluded.size, "
-            "mtime = excluded.mtime, sha = NULL, format = NULL, kind = NULL, series = NULL, "
-            "facts = NULL, finding = NULL",
+            "DELETE FROM files WHERE folder = ? AND name = ?", ((folder, file[0]) for file in files)
+        )
+        self.db.executemany(
+            "INSERT OR REPLACE INTO pending (folder, name, size, mtime) VALUES (?, ?, ?, ?)",
             ((folder, *file) for file in files),
         )
 
     def count(self, folder: int) -> int:
-        """Return how many files of a folder the index has."""
-        found = self.db.execute("SELECT count(*) FROM files WHERE folder = ?", (folder,))
+        """Return how many files of a folder the index has, parsed or not."""
+        found = self.db.execute(
+            "SELECT (SELECT count(*) FROM files WHERE folder = ?1) + "
+            "(SELECT count(*) FROM pending WHERE folder = ?1)",
+            (folder,),
+        )
         return int(found.fetchone()[0])
 
     def keep_only(self, folder: int, names: Iterable[str]) -> int:
@@ -224,41 +243,44 @@ class Index:
         self.db.execute("CREATE TEMP TABLE IF NOT EXISTS present (name TEXT PRIMARY KEY)")
         self.db.execute("DELETE FROM present")
         self.db.executemany("INSERT OR IGNORE INTO present VALUES (?)", ((n,) for n in names))
-        return self.db.execute(
-            "DELETE FROM files WHERE folder = ? AND name NOT IN (SELECT name FROM present)",
-            (folder,),
-        ).rowcount
+        gone = "WHERE folder = ? AND name NOT IN (SELECT name FROM present)"
+        return sum(
+            self.db.execute(f"DELETE FROM {table} {gone}", (folder,)).rowcount  # noqa: S608  fixed
+            for table in ("files", "pending")
+        )
 
     def forget_unseen(self, root: int, generation: int) -> int:
         """Forget the folders of a root that this walk did not meet; return files forgotten."""
-        gone = "SELECT id FROM folders WHERE root = ? AND seen != ?"
-        count = self.db.execute(
-            f"DELETE FROM files WHERE folder IN ({gone})",  # noqa: S608  a constant
-            (root, generation),
-        ).rowcount
+        gone = "WHERE folder IN (SELECT id FROM folders WHERE root = ? AND seen != ?)"
+        count = sum(
+            self.db.execute(f"DELETE FROM {table} {gone}", (root, generation)).rowcount  # noqa: S608  fixed
+            for table in ("files", "pending")
+        )
         self.db.execute("DELETE FROM folders WHERE root = ? AND seen != ?", (root, generation))
         return count
 
     def retry(self, root: int) -> None:
         """Let the files of a root that could not be opened last time be parsed again."""
+        which = "sha = 'unreadable' AND folder IN (SELECT id FROM folders WHERE root = ?)"
         self.db.execute(
-            "UPDATE files SET sha = NULL WHERE sha = 'unreadable' AND folder IN "
-            "(SELECT id FROM folders WHERE root = ?)",
+            "INSERT OR REPLACE INTO pending (folder, name, size, mtime) "  # noqa: S608  fixed
+            f"SELECT folder, name, size, mtime FROM files WHERE {which}",
             (root,),
         )
+        self.db.execute(f"DELETE FROM files WHERE {which}", (root,))  # noqa: S608  fixed
 
     def pending(self) -> int:
         """Return how many files wait to be parsed."""
-        return int(self.db.execute("SELECT count(*) FROM files WHERE sha IS NULL").fetchone()[0])
+        return int(self.db.execute("SELECT count(*) FROM pending").fetchone()[0])
 
     def unparsed(self) -> Iterator[tuple[int, str, str, str, int]]:
         """Yield `(id, root path, folder, name, size)` of files that wait, in batches of reads."""
         last = 0
         while True:
             rows = self.db.execute(
-                "SELECT f.id, r.path, d.path, f.name, f.size FROM files f "
-                "JOIN folders d ON f.folder = d.id JOIN roots r ON d.root = r.id "
-                "WHERE f.sha IS NULL AND f.id > ? ORDER BY f.id LIMIT ?",
+                "SELECT p.id, r.path, d.path, p.name, p.size FROM pending p "
+                "JOIN folders d ON p.folder = d.id JOIN roots r ON d.root = r.id "
+                "WHERE p.id > ? ORDER BY p.id LIMIT ?",
                 (last, _BATCH),
             ).fetchall()
             if not rows:
@@ -266,13 +288,26 @@ class Index:
             yield from rows
             last = rows[-1][0]
 
-    def parsed(self, results: Iterable[Sequence[Any]]) -> None:
-        """Store `(sha, format, kind, series, facts, finding, id)` of parsed files."""
+    def parsed(self, results: Sequence[Sequence[Any]]) -> None:
+        """Store `(base or None, id, sha, format, kind, series, facts, finding)` of parsed files."""
         self.db.executemany(
-            "UPDATE files SET sha = ?, format = ?, kind = ?, series = ?, facts = ?, finding = ? "
-            "WHERE id = ?",
-            results,
+            "INSERT OR IGNORE INTO bases VALUES (?, ?)", (one[0] for one in results if one[0])
         )
+        self.db.executemany(
+            "INSERT OR REPLACE INTO files "
+            "(folder, name, size, mtime, sha, format, kind, series, facts, finding) "
+            "SELECT folder, name, size, mtime, ?2, ?3, ?4, ?5, ?6, ?7 FROM pending WHERE id = ?1",
+            (one[1:] for one in results),
+        )
+        self.db.executemany("DELETE FROM pending WHERE id = ?", ((one[1],) for one in results))
+
+    def bases(self, ids: Iterable[str]) -> dict[str, str]:
+        """Return the headers, as JSON, that other headers were stored as differences from."""
+        rows = self.db.execute(
+            "SELECT id, header FROM bases WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps(sorted(set(ids))),),
+        )
+        return dict(rows)
 
     def entries(
         self, where: str = "1", values: Sequence[Any] = (), order: str = ""

@@ -8,12 +8,12 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from operator import attrgetter
 from typing import Any
 
 from vesalius.cohorts.index import UNREADABLE, to_name
+from vesalius.cohorts.packing import Packer
 from vesalius.cohorts.pseudonyms import Pseudonyms
 from vesalius.errors import ReadError, UnsupportedFormat, UsageError
 from vesalius.io import formats
@@ -46,46 +46,44 @@ class Settings:
     limits: Limits
 
     @cached_property
+    def packer(self) -> Packer:
+        """What packs the headers of one process."""
+        return Packer()
+
+    @cached_property
     def pseudonyms(self) -> Pseudonyms:
         """The function from identifiers to pseudonyms."""
         return Pseudonyms(self.key)
 
 
-_FIELDS = [field.name for field in fields(Header)]
-_VALUES = attrgetter(*_FIELDS)
-_LISTS = [
-    n
-    for n, field in enumerate(fields(Header))
-    if "tuple" in str(field.type) or "Floats" in str(field.type)
-]
-_DUMP = json.JSONEncoder(separators=(",", ":")).encode
-
-Parsed = tuple[str, str, str, str | None, str, str | None, int]
+# base or None, id, sha, format, kind, series, facts, finding
+Parsed = tuple[tuple[str, str] | None, int, str, str, str, str | None, str, str | None]
 
 
 def parse(item: tuple[int, str, str, str, int], settings: Settings) -> Parsed:
-    """Return `(sha, format, kind, series, facts, finding, id)` of one file; never raises.
+    """Return what the index stores of one file (`Index.parsed`); never raises.
 
-    `item` is `(id, root path, folder, name, size)` of the index. `facts` is the header's JSON for
+    `item` is `(id, root path, folder, name, size)` of the index. `facts` is the packed header for
     DICOM, the arrays of an NPZ, the boxes of a VOC annotation. A file that cannot be read has a
     finding and the kind `bad`; files that are no images have the kind `other`.
     """
     number, root, folder, name, _ = item
-    path = os.path.join(to_name(root), to_name(folder), to_name(name))
+    path = f"{to_name(root)}/{to_name(folder)}/{to_name(name)}"
+    base: tuple[str, str] | None = None
     sha, form, kind, series, facts = "", "", "bad", None, ""
     problem: str | None = None
     try:
         form = "dicom" if name[-4:].lower() == ".dcm" or _starts_as_dicom(path) else ""
         if form:
             try:
-                sha, kind, series, facts = _dicom(path, folder, settings)
+                sha, kind, series, facts, base = _dicom(path, folder, settings)
             except UnsupportedFormat:
                 form = ""  # its suffix or its first bytes deceive
         if not form:
             sha = _sha256(path)
             form = formats.sniff(path)
             if form == "dicom":
-                sha, kind, series, facts = _dicom(path, folder, settings)
+                sha, kind, series, facts, base = _dicom(path, folder, settings)
         if form == "dicom":
             if kind in _UNREADABLE_IMAGES:
                 problem = _finding(
@@ -109,7 +107,7 @@ def parse(item: tuple[int, str, str, str, int], settings: Settings) -> Parsed:
     except Exception as error:  # hostile input may break a library anywhere: recorded, not raised
         problem = defect(error)
         sha = sha or _hash_or_none(path)
-    return sha, form, kind, series, facts, problem, number
+    return base, number, sha, form, kind, series, facts, problem
 
 
 def defect(error: Exception) -> str:
@@ -141,40 +139,24 @@ def _starts_as_dicom(path: str) -> bool:
         return stream.read(132)[128:] == b"DICM"
 
 
-def _dicom(path: str, folder: str, settings: Settings) -> tuple[str, str, str | None, str]:
-    """Return hash, kind, series and header; files of no series are one series with their folder."""
+def _dicom(
+    path: str, folder: str, settings: Settings
+) -> tuple[str, str, str | None, str, tuple[str, str] | None]:
+    """Return hash, kind, series, header and base; files of no series are one with their folder."""
     header = read_header(path, limits=settings.limits, digest=True)
     kind = kind_of(header)
     sha = header.sha256 or ""
     if kind not in IMAGES and kind not in ("segmentation", "structure-set"):
-        return sha, kind, None, ""
+        return sha, kind, None, "", None
     _pseudonymize(header, settings.pseudonyms)
-    return sha, kind, header.series_uid or f"folder {folder}", header_json(header)
+    facts, base = settings.packer.pack(header)
+    return sha, kind, header.series_uid or f"folder {folder}", facts, base
 
 
 def _pseudonymize(header: Header, pseudonym: Pseudonyms) -> None:
     header.patient_id = pseudonym("patient", header.patient_id or "")
     header.institution = pseudonym("site", header.institution or "")
     header.patient_name = header.patient_birth_date = header.station = header.device = None
-
-
-def header_json(header: Header) -> str:
-    """Return a header as a JSON list, `null` at the end left out."""
-    row = _VALUES(header)
-    end = len(row)
-    while end and row[end - 1] is None:
-        end -= 1
-    return _DUMP(row[:end])
-
-
-def header_of(text: str) -> Header:
-    """Return the header that `header_json` made `text` from."""
-    row = json.loads(text)
-    row += [None] * (len(_FIELDS) - len(row))
-    for n in _LISTS:
-        if row[n] is not None:
-            row[n] = tuple(row[n])
-    return Header(*row)
 
 
 def _arrays(path: str, limits: Limits) -> str:

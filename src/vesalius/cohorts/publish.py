@@ -247,9 +247,12 @@ class Publisher:
             table.drop_columns(gone)
         if new:
             table.add_columns(pa.schema(new))
+        db = self._index.db
         if gone or new:
+            db.execute("DELETE FROM published")  # every row is written anew
+        if not db.execute("SELECT 1 FROM published LIMIT 1").fetchone() and table.count_rows():
+            table.delete("true")  # rows that the index knows nothing of
             self._flush(name)
-            self._index.db.execute("DELETE FROM published")  # every row is written anew
         return table
 
     def _flush(self, name: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from vesalius.cohorts import parsing, reading
 from vesalius.cohorts.index import to_name
+from vesalius.cohorts.packing import Unpacker
 from vesalius.cohorts.parsing import Settings
 from vesalius.cohorts.quality.findings import finding
 from vesalius.cohorts.quality.stack import check_stack
@@ -60,10 +61,8 @@ def _series(plan: Json, settings: Settings) -> Iterator[Part]:
     """Yield the rows of one DICOM series: one a geometric stack."""
     root = settings.roots[plan["root"]]
     names = {os.path.join(root, to_name(path)): path for path, _ in plan["files"]}
-    headers = [
-        (path, parsing.header_of(text))
-        for path, (_, text) in zip(names, plan["files"], strict=True)
-    ]
+    unpack = Unpacker(plan["bases"]).unpack
+    headers = [(path, unpack(text)) for path, (_, text) in zip(names, plan["files"], strict=True)]
     hashes = {path: header.sha256 or "" for path, header in headers}
     found = stacks(headers, limits=settings.limits)
     images = [stack for stack in found if stack.kind in IMAGES]

@@ -442,7 +442,7 @@ def _messages(index: Index) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _died_parsing(item: Any) -> tuple[Any, ...]:
-    return UNREADABLE, "", "bad", None, "", json.dumps(_killer()), item[0]
+    return None, item[0], UNREADABLE, "", "bad", None, "", json.dumps(_killer())
 
 
 def _died_reading(item: Any) -> tuple[str, list[Any], list[str]]:

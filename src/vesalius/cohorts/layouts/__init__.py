@@ -27,6 +27,7 @@ from vesalius.cohorts.layouts.catalog import Catalog
 from vesalius.cohorts.layouts.facts import SPLITS, Facts, Layout, Mask, below
 from vesalius.cohorts.layouts.loose import Loose, mask_beside_series
 from vesalius.cohorts.layouts.names import leading_id, names_tell_patients
+from vesalius.cohorts.packing import Unpacker, base_of
 from vesalius.cohorts.pseudonyms import Pseudonyms
 from vesalius.cohorts.quality.findings import finding
 from vesalius.errors import UsageError
@@ -84,6 +85,7 @@ def expand(index: Index, kind: str, text: str) -> Json:
     if kind == "dicom":
         entries = _of_series(index, found["root"], found["series"])
         found["files"] = [(entry.path, entry.facts) for entry in entries]
+        found["bases"] = index.bases(base_of(facts) for _, facts in found["files"])
     return found
 
 
@@ -155,7 +157,7 @@ def _dicom_masks(
         (root,),
         "d.path, f.name",
     ):
-        header = parsing.header_of(entry.facts)
+        header = Unpacker(index.bases([base_of(entry.facts)])).unpack(entry.facts)
         present = [
             series
             for series in header.referenced_series or ()
