@@ -11,13 +11,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import fields
-from operator import attrgetter
+from itertools import compress
+from operator import attrgetter, ne
 from typing import Any
 
 from vesalius.io.dicom.header import Header
 
 _FIELDS = fields(Header)
 _VALUES = attrgetter(*(field.name for field in _FIELDS))
+_PLACES = range(len(_FIELDS))
 _LISTS = frozenset(
     n
     for n, field in enumerate(_FIELDS)
@@ -38,7 +40,7 @@ class Packer:
     def pack(self, header: Header) -> tuple[str, tuple[str, str] | None]:
         """Return the packed header, and the base `(id, JSON)` where it is a new one."""
         values = _VALUES(header)
-        changed = [n for n, (a, b) in enumerate(zip(values, self._base, strict=False)) if a != b]
+        changed = list(compress(_PLACES, map(ne, values, self._base)))
         if self._id and len(changed) <= _MOST:
             return self._id + _JSON([[n, values[n]] for n in changed]), None
         text = _JSON(values)

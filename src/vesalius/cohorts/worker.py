@@ -6,6 +6,7 @@ Run as `python -m vesalius.cohorts.worker FD` by `cohorts.pool`. It writes nothi
 
 from __future__ import annotations
 
+import gc
 import sys
 from multiprocessing.connection import Connection
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 def main(handle: int) -> None:
     """Answer tasks `(kind, items)` with a list of results, or the exception that stopped it."""
     end = Connection(handle)
+    gc.set_threshold(100_000)  # headers come by the thousand and hold no cycles
     try:
         settings = end.recv()
         while True:
