@@ -19,6 +19,7 @@ from vesalius.errors import CorruptFile
 from vesalius.io.dicom import values as v
 from vesalius.io.dicom.dataset import DEFLATED, Forward, open_data_set, open_file
 from vesalius.io.dicom.elements import WINDOW, Found, Tables, Take
+from vesalius.io.dicom.template import Templates
 from vesalius.io.limits import DEFAULT_LIMITS, Limits
 from vesalius.types import PathLike
 
@@ -323,7 +324,17 @@ def read_header(
         def take(offset: int, count: int) -> bytes:
             return os.pread(handle, count, offset) if offset else held
 
-        header = _parse(take, size, limits, path)
+        try:
+            attributes = _TEMPLATES.read(held, limits, _decode)
+        except (ValueError, CorruptFile):  # a value is wrong: said where every element is read
+            attributes = None
+        if attributes is not None:
+            header = Header(**attributes)
+        else:
+            header = _parse(take, size, limits, path)
+            if not header.invalid:
+                found = {name: getattr(header, name) for name in Header.__slots__}
+                _TEMPLATES.learn(held, _TABLES.little, found, limits)
         header.file_size = size
         if digest:
             sha = hashlib.sha256(held)
@@ -333,6 +344,14 @@ def read_header(
                 offset += len(piece)
             header.sha256 = sha.hexdigest()
     return header
+
+
+_TEMPLATES = Templates()
+
+
+def _decode(name: str, raw: bytes, character_set: bytes) -> Any:
+    reader = _READERS[False][name]
+    return v.text(raw, character_set) if reader is None else reader(raw)
 
 
 def _parse(take: Take, size: int, limits: Limits, path: str) -> Header:

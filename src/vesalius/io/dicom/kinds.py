@@ -7,6 +7,7 @@ SOP classes after PS3.4 B.5 and PS3.6 table A-1; ImageType after PS3.3 C.7.6.1.1
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from vesalius.io.dicom.header import Header
 
@@ -53,7 +54,26 @@ def kind_of(header: Header) -> str:
     Tiled whole-slide images and Siemens mosaics hold pixels that are no plane of the patient, so
     they are kinds of their own. `other` is anything without pixels that no name fits.
     """
-    sop = header.sop_class or ""
+    return _kind(
+        header.sop_class or "",
+        bool(header.rows and header.columns),
+        header.image_type or (),
+        bool(header.tile_columns and header.tile_rows and (header.frames or 1) > 1),
+        header.modality or "",
+        header.series_description or "",
+        header.protocol or "",
+    )
+
+
+@lru_cache(maxsize=256)  # the instances of a series ask the same
+def _kind(
+    sop: str,
+    has_pixels: bool,
+    image_type: tuple[str, ...],
+    is_tiled: bool,
+    modality: str,
+    *descriptions: str,
+) -> str:
     if sop == _DIRECTORY:
         return "directory"
     if sop.startswith(_STORAGE):
@@ -67,25 +87,22 @@ def kind_of(header: Header) -> str:
     else:
         kind = "image"
     if kind in ("image", "secondary-capture"):
-        if not header.rows or not header.columns:
+        if not has_pixels:
             return "other"
-        kind = _refine(kind, header)
+        if is_tiled:
+            return "tiled"
+        kind = _refine(kind, {value.upper() for value in image_type}, modality, descriptions)
     return kind
 
 
-def _refine(kind: str, header: Header) -> str:
-    types = {value.upper() for value in header.image_type or ()}
-    if header.tile_columns and header.tile_rows and (header.frames or 1) > 1:
-        return "tiled"
+def _refine(kind: str, types: set[str], modality: str, descriptions: tuple[str, ...]) -> str:
     if "MOSAIC" in types:
         return "mosaic"
     if types & {"SCREEN SAVE", "DOSE_INFO", "DOSE REPORT"}:
         return "secondary-capture"
     if types & {"LOCALIZER", "SCOUT", "TOPOGRAM"}:
         return "localizer"
-    words = _LOCALIZER.get(header.modality or "")
-    if words and any(
-        words.search(said) for said in (header.series_description, header.protocol) if said
-    ):
+    words = _LOCALIZER.get(modality)
+    if words and any(words.search(said) for said in descriptions):
         return "localizer"
     return kind
