@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading by comparison equals reading element by element, and says so where it must not be used."""
+"""Reading by comparison equals reading element by element, and gives way where it must not."""
 
 from __future__ import annotations
 
