@@ -103,3 +103,11 @@ def test_the_slice_that_tells_most():
 def test_refuses_a_slice_that_is_not_there():
     with pytest.raises(UsageError, match="0 to 0"):
         slice_picture(Volume(np.zeros((1, 4, 4, 1)), np.eye(4)), 1)
+
+
+def test_the_busiest_picture_is_drawn() -> None:
+    rng = np.random.default_rng(0)
+    noise = Volume(rng.normal(size=(1, 340, 340, 1)).astype(np.float32), np.eye(4))
+    labels = rng.integers(0, 3, (340, 340, 1)).astype(np.uint8)
+    uri = slice_picture(noise, 0, truth=labels, prediction=labels[::-1])
+    assert len(uri) > 100_000  # more than an optimizing encoder reserves for it

@@ -50,7 +50,7 @@ def slice_picture(
             )
             canvas[_borders(np.array(enlarged), wide=wide)] = color
     stream = BytesIO()
-    Image.fromarray(canvas).save(stream, "JPEG", quality=86, subsampling=0, optimize=True)
+    Image.fromarray(canvas).save(stream, "JPEG", quality=86, subsampling=0)
     return data_uri(stream.getvalue(), "image/jpeg")
 
 
