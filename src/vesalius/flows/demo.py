@@ -14,7 +14,7 @@ from vesalius.types import PathLike, Progress
 _TARGET = "diagnosis"
 # Exact steps, not minutes: a slow machine takes longer and still ends with the same models.
 _CLASSIFY_STEPS = 60
-_SEGMENT_STEPS = 120
+_SEGMENT_STEPS = 90
 
 
 @dataclass(frozen=True, slots=True)
