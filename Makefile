@@ -38,7 +38,8 @@ test: install check          ## everything under 15 minutes
 test-slow: install           ## minutes-long proofs as well
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-bench: install               ## every benchmark, then BENCHMARKS.md from their JSON
+bench: install               ## every benchmark with its peers, then BENCHMARKS.md from their JSON
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,peers]"
 	$(BIN)/python -m benchmarks.run
 
 clean:

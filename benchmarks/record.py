@@ -18,6 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 _LIBRARIES = (
     "numpy", "torch", "pydicom", "highdicom", "nibabel", "SimpleITK", "lancedb",
     "pyarrow", "pandas", "pillow", "tifffile", "h5py", "python-gdcm", "dcm2niix", "scikit-learn",
+    "intensity-normalization", "neuroCombat", "torchstain", "onnx", "onnxruntime",
 )  # fmt: skip
 
 

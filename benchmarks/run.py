@@ -10,7 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-_NOT_BENCHMARKS = {"__init__", "run", "page", "record", "hostile_files", "reading_dicom"}
+_NOT_BENCHMARKS = {
+    "__init__",
+    "run",
+    "page",
+    "record",
+    "hostile_files",
+    "reading_dicom",
+    "outlier_phantoms",
+}
 
 
 def main() -> None:

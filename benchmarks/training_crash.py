@@ -27,7 +27,7 @@ from safetensors.numpy import load_file
 
 from benchmarks.record import record
 
-STEPS = 400
+STEPS = 150
 TOLERANCE = 1e-6
 
 
@@ -82,7 +82,7 @@ def main() -> None:
         while len(killed_at) < asked.kills or broken.exists():
             child = subprocess.Popen(command(cohort, broken), env=environment)
             if len(killed_at) < asked.kills:
-                time.sleep(chance.uniform(0.1, 0.4) * undisturbed)
+                time.sleep(chance.uniform(0.2, 0.8) * undisturbed)
                 if child.poll() is None:
                     child.send_signal(signal.SIGKILL)
                     child.wait()

@@ -19,16 +19,20 @@ if TYPE_CHECKING:
     from vesalius.flows.doctor import doctor
     from vesalius.flows.evaluate import evaluate
     from vesalius.flows.fetch import fetch
+    from vesalius.flows.fuse import fuse
+    from vesalius.flows.normalize import normalize
     from vesalius.flows.predict import predict
     from vesalius.flows.scan import scan
     from vesalius.flows.train import train
     from vesalius.io import read, write
+    from vesalius.normalization import Normalizer
     from vesalius.tasks.run import Run
     from vesalius.volume import LabelMap, Volume
 
 _HOMES = {
     "Cohort": "vesalius.cohorts",
     "LabelMap": "vesalius.volume",
+    "Normalizer": "vesalius.normalization",
     "Run": "vesalius.tasks.run",
     "Volume": "vesalius.volume",
     "check": "vesalius.flows.check",
@@ -36,6 +40,8 @@ _HOMES = {
     "doctor": "vesalius.flows.doctor",
     "evaluate": "vesalius.flows.evaluate",
     "fetch": "vesalius.flows.fetch",
+    "fuse": "vesalius.flows.fuse",
+    "normalize": "vesalius.flows.normalize",
     "predict": "vesalius.flows.predict",
     "read": "vesalius.io",
     "scan": "vesalius.flows.scan",
@@ -46,6 +52,7 @@ _HOMES = {
 __all__ = [
     "Cohort",
     "LabelMap",
+    "Normalizer",
     "Run",
     "Volume",
     "__version__",
@@ -54,6 +61,8 @@ __all__ = [
     "doctor",
     "evaluate",
     "fetch",
+    "fuse",
+    "normalize",
     "predict",
     "read",
     "scan",

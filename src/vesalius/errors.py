@@ -10,6 +10,7 @@ VesaliusError                 exit code 1
 │   │   ├── CorruptFile           the format is right, the content is broken
 │   │   ├── LimitExceeded         reading would take more memory than allowed
 │   │   └── GeometryError         slices do not form one regular grid
+│   ├── NormalizationRefused      a series that no scale can be given to, with the verdict
 │   ├── CohortError               a cohort folder or its labels
 │   └── RunError                  a run folder
 ├── MissingDependency         4   install an extra
@@ -86,6 +87,22 @@ class GeometryError(ReadError):
     """Slices do not form one regular grid (gap, tilt, mixed orientation, no position)."""
 
     finding = "irregular-geometry"
+
+
+class NormalizationRefused(DataError):
+    """A series cannot be normalized; `reason` is the certificate's word for why.
+
+    Reasons: `empty`, `constant`, `non-finite`, `empty-mask`, `too-few-voxels`, `blank-tile`,
+    `not-covered`, `spread`, `units`, `reference`, `slice-drift`, `method`, `no-mode`; of stains
+    `one-stain`; of tables `too-few-rows`, `confounded`; of registration `overlap`, `too-thin`.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason, str(self))
 
 
 class CohortError(DataError):

@@ -65,6 +65,78 @@ def test_a_users_mistake_is_one_sentence_and_an_exit_code(tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
 
 
+def test_normalize_then_explain(folder: Path) -> None:
+    done = vesalius("normalize", "scans", "--to", "out", "--workers", "1", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert outcome["counts"] == {
+        "passed": 2, "passed after escalation": 0, "fixed units": 0, "refused": 0,
+    }  # fmt: skip
+    assert Path(folder / outcome["report"]).read_text().startswith("<!")
+    done = vesalius("normalize", "--explain", "out", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    for certificate in outcome["certificates"]:
+        assert certificate["key"] in done.stdout
+    assert "zscore" in done.stdout
+    assert "2 series: 2 passed" in done.stdout
+    done = vesalius("normalize", "scans", "--to", "out", "--method", "zscore", cwd=folder)
+    assert done.returncode == 2
+    assert "holds another normalization (different: method)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_normalize_names_the_files_that_it_refuses_on_the_terminal_alone(folder: Path) -> None:
+    flat = nib.Nifti1Image(np.full((24, 20, 9), 7, np.int16), np.eye(4))
+    (folder / "scans" / "deep").mkdir()
+    nib.save(flat, folder / "scans" / "deep" / "Mustermann.nii.gz")
+    done = vesalius("normalize", "scans", "--to", "out", "--workers", "1", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    header, row, *_ = done.stdout.splitlines()
+    assert header.split("\t")[-1] == "file"
+    assert row.split("\t")[-1] == "deep/Mustermann.nii.gz"
+    assert "one.nii.gz" not in done.stdout
+    written = [path for path in (folder / "out").iterdir() if path.is_file()]
+    assert all(b"Mustermann" not in path.read_bytes() for path in written)
+    done = vesalius("normalize", "scans", "--to", "out", "--json", cwd=folder)
+    assert "Mustermann" not in done.stdout
+
+
+def test_normalize_ends_with_3_where_every_series_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    flat = nib.Nifti1Image(np.full((24, 20, 9), 7, np.int16), np.eye(4))
+    nib.save(flat, tmp_path / "scans" / "flat.nii.gz")
+    done = vesalius("normalize", "scans", "--to", "out", "--workers", "1", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "1 series: 1 refused" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_normalize_lists_its_methods() -> None:
+    listed = json.loads(vesalius("normalize", "--list", "--json").stdout)
+    assert {"mad", "zscore", "nyul", "n4", "macenko", "combat"} <= {one["name"] for one in listed}
+    assert all(one["formula"] and one["source"] for one in listed)
+    table = vesalius("normalize", "--list").stdout
+    assert all(one["name"] in table for one in listed)
+
+
+def test_a_wrong_normalize_is_one_sentence(tmp_path: Path) -> None:
+    fusing = (tmp_path, "--to", tmp_path / "o", "--fuse", "CT,MR")
+    for arguments, code, words in (
+        ((), 2, "normalize takes DATA and --to FOLDER"),
+        ((tmp_path, "--to", tmp_path / "o", "--method", "zscroe"), 2, "Did you mean 'zscore'"),
+        ((tmp_path / "absent", "--to", tmp_path / "o"), 2, "data must be an existing folder"),
+        (("--explain", tmp_path), 3, "holds no normalization"),
+        ((tmp_path, "--to", tmp_path / "o", "--spacing", "1"), 2, "--spacing needs --fuse"),
+        ((tmp_path, "--to", tmp_path / "o", "--kind", "rigid"), 2, "--kind needs --fuse"),
+        ((*fusing, "--method", "auto"), 2, "--method does not go with --fuse"),
+        ((*fusing, "--option", "clip=2"), 2, "--option does not go with --fuse"),
+        ((*fusing, "--rescale-units"), 2, "--rescale-units does not go with --fuse"),
+    ):
+        done = vesalius("normalize", *arguments)
+        assert (done.returncode, words in done.stderr) == (code, True), done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_version_and_help_exit_with_zero() -> None:
     assert vesalius("--version").stdout == "vesalius 0.1.0\n"
     assert "segment" in vesalius("train", "--help").stdout

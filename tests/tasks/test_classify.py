@@ -152,7 +152,7 @@ def test_a_missing_modality_never_raises(memory, tmp_path) -> None:
     rows = {row["key"]: "train" if int(row["patient"][2:]) < 16 else "val" for row in cohort.rows}
     run, cases = train(cohort, rows, tmp_path / "run", budget={"steps": 6})
     assert cases.kind == "patient"
-    assert run.normalizer().windows.keys() == {"CT"}
+    assert run.normalizer().fitted.keys() == {"CT HU"}
     classifier = Classifier.load(run)
     for images in (both, both[:1], both[1:]):
         assert classifier.predict(images).sum() == pytest.approx(1)

@@ -179,11 +179,13 @@ class Cohort:
     def read(self, row: Mapping[str, Any], *, limits: Limits | None = None) -> Volume:
         """Read the image of a row (it needs root, files, format, member).
 
+        Where the file names no modality, the image bears the row's, if the row holds one.
         Raises what `vesalius.io.read` raises.
         """
         from vesalius.cohorts.reading import read_image
 
-        return read_image(self._paths(row, "files"), row["format"], row["member"], limits)
+        volume = read_image(self._paths(row, "files"), row["format"], row["member"], limits)
+        return volume if volume.modality else replace(volume, modality=row.get("modality") or "")
 
     def read_mask(self, row: Mapping[str, Any], *, limits: Limits | None = None) -> LabelMap:
         """Read the mask of a row (it needs mask_files, mask_format, mask_member, mask_names too).

@@ -31,6 +31,7 @@ def train(
     steps: int | None = None,
     out: PathLike | None = None,
     model: str = "auto",
+    normalize: str = "auto",
     where: str | None = None,
     split: PathLike | None = None,
     ungrouped_split: bool = False,
@@ -52,6 +53,8 @@ def train(
         steps: exact number of steps instead; only then are two machines' results comparable.
         out: run folder; default `runs/<task>-<plan's hash>`.
         model: a network's name, or `auto`.
+        normalize: intensity method for images without a physical unit (`vesalius normalize
+            --list`), or `auto`.
         where: SQL filter on the cohort's rows, for example `modality='CT'`.
         split: a split file; default by patient and near-duplicate, official splits honored.
         ungrouped_split: allow one patient on both sides (named in the audit).
@@ -84,6 +87,7 @@ def train(
         "seed": seed,
         "model": model,
         "budget": budget,
+        "normalize": normalize,
         "where": where or "",
         "cohort": chosen.digest(),
         "split": parted.digest(),
@@ -98,7 +102,7 @@ def train(
             "target": named,
             "seed": seed,
             "request": request,
-            **_plan(task, chosen, cases, parted.rows, model, budget),
+            **_plan(task, chosen, cases, parted.rows, request),
             "measured": {},
             "command": command or _call(task, named, request),
             "cohort": {
@@ -154,16 +158,16 @@ def _plan(
     cohort: Cohort,
     cases: Cases,
     rows: Mapping[str, str],
-    model: str,
-    budget: Json,
+    request: Json,
 ) -> Json:
     """Return fingerprint, decisions and estimates, from training rows alone."""
     train = cases.subset(rows, "train")
+    held = {name: request[name] for name in ("model", "budget", "normalize")}
     if task == "segment":
         from vesalius.tasks.segment import plan as segmentation
 
         found = segmentation.fingerprint(cohort, train)
-        decisions = segmentation.decide(found, model=model, budget=budget)
+        decisions = segmentation.decide(found, **held)
         disk = segmentation.cache_bytes(found, decisions)
     else:
         from vesalius.tasks.cases import class_order
@@ -171,9 +175,7 @@ def _plan(
 
         found = classification.fingerprint(train)
         classes = class_order(case.truth for case in cases.cases)
-        decisions = classification.decide(
-            found, classes, model=model, budget=budget, case=cases.kind
-        )
+        decisions = classification.decide(found, classes, case=cases.kind, **held)
         disk = classification.cache_bytes(found, decisions)
     return {"fingerprint": found, "decisions": decisions, "estimates": {"cache_bytes": disk}}
 
@@ -204,7 +206,10 @@ def _fit(
 
 
 def _call(task: str, target: str | None, request: Json) -> str:
-    held = {"target": target, **{k: request[k] for k in ("case", "where", "model", "seed")}}
+    held = {
+        "target": target,
+        **{k: request[k] for k in ("case", "where", "model", "normalize", "seed")},
+    }
     held |= request["budget"]
     given = ", ".join(f"{name}={value!r}" for name, value in held.items() if value)
     return f"vesalius.train({task!r}, cohort, {given})"

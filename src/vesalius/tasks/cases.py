@@ -22,8 +22,8 @@ _MOST_CLASSES = 100
 _MIRRORED = {"US", "IVUS", "OP", "OPT", "OPV", "SM", "GM", "XC", "ES", "DMS"}
 _COLUMNS = (
     "key", "root", "files", "member", "format", "patient", "study", "series", "modality", "kind",
-    "scanner", "shape", "spacing", "affine", "calibrated", "mask_files", "mask_member",
-    "mask_format", "mask_names", "findings",
+    "scanner", "shape", "spacing", "affine", "calibrated", "stat_p01", "stat_p99", "mask_files",
+    "mask_member", "mask_format", "mask_names", "findings",
 )  # fmt: skip
 
 

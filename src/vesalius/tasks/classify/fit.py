@@ -20,6 +20,7 @@ from vesalius.tasks.cases import Case, Cases
 from vesalius.tasks.classify.model import new_model, pooling_weights
 from vesalius.tasks.classify.predict import Answer, Classifier, write_scores
 from vesalius.tasks.classify.views import make_views
+from vesalius.tasks.normalizing import fitted_normalizer
 from vesalius.tasks.run import Run
 from vesalius.training import budget, checkpoint, device
 from vesalius.training.augment import Augmentation, augment
@@ -31,9 +32,6 @@ from vesalius.types import Array, Json, Progress
 if TYPE_CHECKING:
     from vesalius.cohorts import Cohort
 
-_WINDOW_IMAGES = 40  # training images from which a window is fitted
-_WINDOW_VALUES = 100_000  # values of each
-_AIR = -950.0  # HU; below lies air
 _CASES_AT_ONCE = 32
 
 
@@ -73,7 +71,7 @@ def train_run(
     if not val:
         raise CohortError("the split has no validation cases; give a --split file that has")
     decisions, seed = run.decisions, int(run.plan["seed"])
-    normalizer = _normalizer(run, cohort, train)
+    normalizer = fitted_normalizer(run, cohort, train)
     views = _prepare(run, cohort, [*train, *val], normalizer, progress)
     train = [case for case in train if any(row["key"] in views.places for row in case.rows)]
     model = new_model(decisions, seed)
@@ -115,27 +113,6 @@ def train_run(
         ended=outcome.ended,
         training_seconds=round(outcome.seconds, 1),
     )
-
-
-def _normalizer(run: Run, cohort: Cohort, train: Sequence[Case]) -> Normalizer:
-    """Fit on training rows (windows need values, the rest does not), save, or load if saved."""
-    path = run.path / "normalizer.json"
-    if path.exists():
-        return run.normalizer()
-    rows = [row for case in train for row in case.rows if row["modality"] == "CT"]
-    rng = np.random.default_rng(int(run.plan["seed"]))
-    samples = []
-    for place in rng.permutation(len(rows))[:_WINDOW_IMAGES]:
-        try:
-            volume = cohort.read(rows[place])
-        except DataError:
-            continue  # named when the views are prepared
-        if volume.unit == "HU":
-            values = volume.data[volume.data > _AIR]
-            samples.append(("CT", rng.choice(values, min(len(values), _WINDOW_VALUES))))
-    normalizer = Normalizer.fit([s for s in samples if len(s[1])])
-    write_json(path, normalizer.to_json())
-    return normalizer
 
 
 def _prepare(

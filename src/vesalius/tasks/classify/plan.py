@@ -11,6 +11,7 @@ import torch
 
 from vesalius.errors import CohortError
 from vesalius.tasks.cases import Case, class_order, mirror_is_harmless
+from vesalius.tasks.normalizing import method_name
 from vesalius.training.device import best_precision
 from vesalius.training.loss import class_weights
 from vesalius.types import Json
@@ -50,7 +51,15 @@ def fingerprint(train: Sequence[Case]) -> Json:
     }
 
 
-def decide(found: Json, classes: Sequence[str], *, model: str, budget: Json, case: str) -> Json:
+def decide(
+    found: Json,
+    classes: Sequence[str],
+    *,
+    model: str,
+    budget: Json,
+    case: str,
+    normalize: str = "auto",
+) -> Json:
     """Return the decisions that follow from a fingerprint; a pure function.
 
     Args:
@@ -59,6 +68,7 @@ def decide(found: Json, classes: Sequence[str], *, model: str, budget: Json, cas
         model: a name of `networks.NETWORKS`, or `auto`.
         budget: `{"minutes": m}` or `{"steps": n}`.
         case: what one label applies to.
+        normalize: an intensity method, or `auto`.
     """
     whole = found["volumes"] == found["images"] and found["median_longest_side"] <= VOLUMETRIC
     dims = 3 if whole else 2
@@ -80,7 +90,7 @@ def decide(found: Json, classes: Sequence[str], *, model: str, budget: Json, cas
         },
         "input": {"size": size, "slices": SLICES, "views": VIEWS},
         "pooling": "mean of a volume's slices, then mean of a case's images",
-        "normalization": "median/MAD, clip, z-score; a window for CT in HU",
+        "normalization": method_name(normalize),
         "augmentation": {
             "rotation": 15.0,
             "scale": 0.15,

@@ -30,8 +30,7 @@ def make_views(volume: Volume, decisions: Json, normalizer: Normalizer) -> Array
     color = volume.is_2d and len(volume.data) >= 3
     if color:
         volume = volume.with_data(volume.data[:3])
-    scale = volume.modality if volume.unit == "HU" else ""
-    data = normalizer.apply(volume.data, modality=scale, color=color)
+    data = normalizer.apply(volume).data
     spacing = np.asarray(volume.spacing if volume.calibrated else (1.0, 1.0, 1.0))
     if network["spatial_dims"] == 3:
         fitted = [_fit(channel[None], spacing, size) for channel in data]

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vesalius.errors import CohortError, DataError
-from vesalius.files import write_json
-from vesalius.normalization import Normalizer
-from vesalius.tasks.cases import Case, Cases
+from vesalius.errors import CohortError
+from vesalius.tasks.cases import Cases
+from vesalius.tasks.normalizing import fitted_normalizer
 from vesalius.tasks.run import Run
 from vesalius.tasks.segment.patches import Prepared, draw, prepare
 from vesalius.tasks.segment.predict import Segmenter, new_model, score_cases
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from vesalius.cohorts import Cohort
 
 CHECKED = 12  # validation images that the loop looks at; all of them are scored at the end
-_WINDOW_IMAGES = 40  # training images from which a window is fitted
-_WINDOW_VALUES = 100_000  # values of each
 
 
 def train_run(
@@ -56,7 +53,7 @@ def train_run(
     if not val:
         raise CohortError("the split has no validation images; give a --split file that has")
     decisions, seed = run.decisions, int(run.plan["seed"])
-    normalizer = _normalizer(run, cohort, train)
+    normalizer = fitted_normalizer(run, cohort, train, labelled=True)
     chosen = np.random.default_rng(seed).permutation(len(val))[:CHECKED]
     checked = [val[place] for place in sorted(chosen)]
     prepared = prepare(
@@ -105,27 +102,6 @@ def train_run(
         ended=outcome.ended,
         training_seconds=round(outcome.seconds, 1),
     )
-
-
-def _normalizer(run: Run, cohort: Cohort, train: Sequence[Case]) -> Normalizer:
-    """Fit the CT window on the labelled voxels of training images, save; load if saved."""
-    path = run.path / "normalizer.json"
-    if path.exists():
-        return run.normalizer()
-    rows = [row for case in train for row in case.rows if row["modality"] == "CT"]
-    rng = np.random.default_rng(int(run.plan["seed"]))
-    samples = []
-    for place in rng.permutation(len(rows))[:_WINDOW_IMAGES]:
-        try:
-            volume, mask = cohort.read(rows[place]), cohort.read_mask(rows[place])
-        except DataError:
-            continue  # named when the images are prepared
-        if volume.unit == "HU" and volume.shape == mask.shape:
-            values = volume.data[0][np.isin(mask.data, run.decisions["values"]).any(0)]
-            samples.append(("CT", rng.choice(values, min(len(values), _WINDOW_VALUES))))
-    normalizer = Normalizer.fit([sample for sample in samples if len(sample[1])])
-    write_json(path, normalizer.to_json())
-    return normalizer
 
 
 def _step_loss(

@@ -21,9 +21,7 @@ def to_plan(volume: Volume, decisions: Json, normalizer: Normalizer) -> Volume:
     Raises:
         DataError: it cannot be normalized, or has another number of channels than the plan's.
     """
-    data = _channels(volume, decisions)
-    scale = volume.modality if volume.unit == "HU" else ""
-    values = normalizer.apply(data, modality=scale, color=decisions["color"])
+    values = normalizer.apply(volume.with_data(_channels(volume, decisions))).data
     oriented = _orient(Volume(values, volume.affine), decisions)
     affine, shape = _plan_grid(oriented, decisions)
     old, new = np.asarray(oriented.spacing), np.linalg.norm(affine[:3, :3], axis=0)

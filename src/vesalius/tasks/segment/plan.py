@@ -18,6 +18,7 @@ import torch
 from vesalius.errors import CohortError, DataError, UsageError
 from vesalius.geometry import axis_codes
 from vesalius.tasks.cases import Case, mirror_is_harmless
+from vesalius.tasks.normalizing import method_name
 from vesalius.training.device import best_precision
 from vesalius.types import Array, Json
 
@@ -74,13 +75,14 @@ def fingerprint(cohort: Cohort, train: Sequence[Case]) -> Json:
     }
 
 
-def decide(found: Json, *, model: str, budget: Json) -> Json:
+def decide(found: Json, *, model: str, budget: Json, normalize: str = "auto") -> Json:
     """Return the decisions that follow from a fingerprint and the device; a function of both.
 
     Args:
         found: of `fingerprint`.
         model: `unet` or `auto`.
         budget: `{"minutes": m}` or `{"steps": n}`.
+        normalize: an intensity method, or `auto`.
     """
     if model not in ("auto", "unet"):
         raise UsageError(f"model must be auto or unet for segment, got '{model}'")
@@ -119,7 +121,7 @@ def decide(found: Json, *, model: str, budget: Json) -> Json:
         "patch": [int(size) for size in patch],
         "batch": batch,
         "forced_foreground": 1 / 3,
-        "normalization": "median/MAD, clip, z-score; a window for CT in HU",
+        "normalization": method_name(normalize),
         "augmentation": {
             "rotation": 15.0,
             "scale": 0.2,
