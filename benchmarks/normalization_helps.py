@@ -145,8 +145,9 @@ def classifier(cohort: Cohort, work: Path, steps: int) -> dict[str, list[tuple[s
         for name in CLASSIFY:
             out = work / f"classify-{name}-{number}"
             run = train(
-                "classify", cohort, steps=steps, normalize=name, seed=number, split=path, out=out
-            )
+                "classify", cohort, steps=steps, normalize=name, seed=number, split=path, out=out,
+                model="resnet10",
+            )  # fmt: skip
             evaluate(run, cohort, split="test")
             table = [r for r in run.predictions().to_pylist() if r["split"] == "test"]
             found[name] += [(str(r["truth"]), str(r["predicted"])) for r in table]
@@ -167,7 +168,7 @@ def macro_f1(pairs: list[tuple[str, str]] | Array) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--classify-steps", type=int, default=100)
+    parser.add_argument("--classify-steps", type=int, default=40)
     parser.add_argument("--work", type=Path)
     asked = parser.parse_args()
     work = asked.work or Path(tempfile.mkdtemp(prefix="vesalius-helps-"))

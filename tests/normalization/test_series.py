@@ -87,7 +87,7 @@ def test_planted_outliers_are_passed_by_mad(share: float, times: float) -> None:
     certificate, _ = judged(mr(planted(head(), mask, share, times)), given=given)
     assert certificate.verdict == Verdict.ESCALATED
     assert rungs(certificate) == ["zscore", "mad"]
-    assert failed(certificate, 0) == {"outliers"}
+    assert "outliers" in failed(certificate, 0)
     assert 0.99 <= certificate.sd <= 1.01
 
 
@@ -483,7 +483,7 @@ def test_a_rung_that_could_pass_is_chosen_before_one_that_refuses() -> None:
     """Outliers refuse wherever they are seen; a region a little outside does not."""
     x, given = strange(gain=0.75, offset=0.25)
     certificate, _ = judged(mr(planted(x, tissues() > 0, 0.01, 50.0)), given=given)
-    assert failed(certificate, 0) == {"outliers"}
+    assert "outliers" in failed(certificate, 0)
     assert failed(certificate, 1) == {"region-mean", "region-sd"}
     assert certificate.verdict == Verdict.ESCALATED
     assert any("a little outside" in note for note in certificate.notes)

@@ -91,14 +91,14 @@ def _compare(
 ) -> tuple[Certificate, list[Check]]:
     """Hold the unfitted region against the reference cohort, else against the fitting mask.
 
-    A region of few cubes departs by chance: three standard errors are allowed in any case.
+    A region of few cubes departs by chance: one standard error is allowed in any case.
 
     Args:
         certificate: with its mask, means and standard deviations.
         reference: or None.
         promised: whether the method promises a standard deviation of 1.
     """
-    chance = 3.0 / float(np.sqrt(max(1.0, certificate.mask["region_cubes"])))
+    chance = 1.0 / float(np.sqrt(max(1.0, certificate.mask["region_cubes"])))
     group = reference.groups.get(certificate.group) if reference else None
     checks, far = [], []
     if group is not None and group.count >= FEWEST:
@@ -144,10 +144,10 @@ def compare(certificate: Certificate, reference: Reference) -> Certificate:
 
 
 def agrees(certificate: Certificate) -> bool:
-    """Return whether the rung that made the result passed every check."""
-    return not certificate.certified or any(
-        rung.passed for rung in certificate.ladder if rung.method == certificate.method
-    )
+    """Return whether nothing is left to climb for: every check passed, or none would help."""
+    if not certificate.certified:
+        return certificate.reason != "reference"
+    return any(rung.passed for rung in certificate.ladder if rung.method == certificate.method)
 
 
 def refusing(checks: Sequence[Check]) -> list[Check]:
