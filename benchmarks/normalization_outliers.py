@@ -20,6 +20,10 @@ from vesalius.normalization.intensity.zscore import ZScore
 from vesalius.normalization.transfer import Linear
 from vesalius.types import Array
 
+REMARK = (
+    "An earlier form of the default missed the bar here; the form was changed, and its constants "
+    "were chosen, on the tuning phantoms alone."
+)
 SEEDS = (11, 12, 13)
 FRACTIONS = (0.002, 0.01, 0.03)
 FACTORS = (8.0, 50.0, 1 / 8, 1 / 50)
@@ -118,6 +122,7 @@ def main() -> None:
             "the same way",
             "peer": "z-score, percentile clip + z (nnU-Net, TorchIO), plain three-step",
             "baseline": "z-score",
+            "remarks": [REMARK],
             "noise": f"worst of {len(REPORTED) * len(SEEDS) * len(FACTORS)} phantoms a fraction",
             "bars": bars,
             "rows": rows,
