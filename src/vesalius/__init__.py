@@ -15,11 +15,14 @@ from vesalius.version import __version__
 if TYPE_CHECKING:
     from vesalius.cohorts import Cohort
     from vesalius.flows.check import check
+    from vesalius.flows.compare import compare
+    from vesalius.flows.count import count
     from vesalius.flows.demo import demo
     from vesalius.flows.doctor import doctor
     from vesalius.flows.evaluate import evaluate
     from vesalius.flows.fetch import fetch
     from vesalius.flows.fuse import fuse
+    from vesalius.flows.models import models
     from vesalius.flows.normalize import normalize
     from vesalius.flows.predict import predict
     from vesalius.flows.scan import scan
@@ -36,11 +39,14 @@ _HOMES = {
     "Run": "vesalius.tasks.run",
     "Volume": "vesalius.volume",
     "check": "vesalius.flows.check",
+    "compare": "vesalius.flows.compare",
+    "count": "vesalius.flows.count",
     "demo": "vesalius.flows.demo",
     "doctor": "vesalius.flows.doctor",
     "evaluate": "vesalius.flows.evaluate",
     "fetch": "vesalius.flows.fetch",
     "fuse": "vesalius.flows.fuse",
+    "models": "vesalius.flows.models",
     "normalize": "vesalius.flows.normalize",
     "predict": "vesalius.flows.predict",
     "read": "vesalius.io",
@@ -57,11 +63,14 @@ __all__ = [
     "Volume",
     "__version__",
     "check",
+    "compare",
+    "count",
     "demo",
     "doctor",
     "evaluate",
     "fetch",
     "fuse",
+    "models",
     "normalize",
     "predict",
     "read",

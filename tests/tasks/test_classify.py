@@ -13,28 +13,37 @@ from vesalius.errors import BudgetError, CohortError, DataError, RunError, Usage
 from vesalius.files import read_json, write_json
 from vesalius.geometry import flat_affine
 from vesalius.normalization import Normalizer
-from vesalius.tasks.cases import class_order, classification_cases
+from vesalius.tasks.cases import classification_cases
+from vesalius.tasks.class_order import class_order
 from vesalius.tasks.classify import plan as planning
 from vesalius.tasks.classify.fit import train_run
 from vesalius.tasks.classify.model import new_model
-from vesalius.tasks.classify.predict import Classifier, score_cases
+from vesalius.tasks.classify.predict import Classifier
+from vesalius.tasks.classify.scoring import score_cases
 from vesalius.tasks.classify.views import make_views
 from vesalius.tasks.run import Run, find_run, plan_id, start_run
+from vesalius.tasks.targets import Target
 from vesalius.training.log import read_log
 from vesalius.volume import Volume
+
+NETWORK = "resnet10-28"
 
 
 def prepare(cohort, rows, out: Path, budget=None, model="resnet10", seed=0):
     cases = classification_cases(cohort, "answer")
-    found = planning.fingerprint(cases.subset(rows, "train"))
+    part = cases.subset(rows, "train")
+    found = planning.fingerprint(part, cases.target)
     decisions = planning.decide(
         found,
-        class_order(case.truth for case in cases.cases),
+        cases.target,
+        [case.truth for case in part],
         model=model,
         budget=budget or {"steps": 24},
         case=cases.kind,
     )
-    decisions["network"]["options"]["width"] = 8
+    decisions["operating"] = {}
+    for spec in decisions["networks"]:
+        spec["network"]["options"]["width"] = 8
     plan = {
         "task": "classify",
         "target": "answer",
@@ -66,7 +75,8 @@ def trained(striped, thirds, tmp_path):
 
 def test_it_learns_and_writes_the_run_folder(striped, thirds, trained) -> None:
     run, cases = trained
-    losses = [e["loss"] for e in read_log(run.path / "log.jsonl") if e["event"] == "step"]
+    log = read_log(run.path / "networks" / NETWORK / "log.jsonl")
+    losses = [e["loss"] for e in log if e["event"] == "step"]
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
     run = Run.load(run.path)
     assert run.finished
@@ -83,7 +93,7 @@ def test_it_learns_and_writes_the_run_folder(striped, thirds, trained) -> None:
     np.testing.assert_allclose(table["p_a"] + table["p_b"], 1)
     assert {p.name for p in run.path.iterdir()} == {
         "plan.json", "split.json", "normalizer.json", "model.safetensors", "metrics.json",
-        "predictions.parquet", "log.jsonl", "checkpoint",
+        "predictions.parquet", "trust.json", "networks",
     }  # fmt: skip
 
 
@@ -92,7 +102,7 @@ def test_order_of_images_and_of_cases_does_not_matter(striped, trained) -> None:
     images = [striped.volumes[f"{n:016x}"] for n in range(5)]
     forward = classifier.predict(images)
     np.testing.assert_allclose(classifier.predict(images[::-1]), forward, atol=1e-6)
-    together = classifier.probabilities([[classifier.views(image)] for image in images])
+    together = classifier.probabilities([[classifier.image(image)] for image in images])
     alone = np.stack([classifier.predict([image]) for image in images])
     np.testing.assert_allclose(together, alone, atol=1e-6)
     with pytest.raises(DataError, match="at least one image"):
@@ -159,10 +169,7 @@ def test_a_missing_modality_never_raises(memory, tmp_path) -> None:
 
 
 def test_views_keep_proportions_and_cover_a_volume(memory) -> None:
-    decisions = {
-        "network": {"spatial_dims": 2, "in_channels": 1},
-        "input": {"size": 32, "slices": 4},
-    }
+    decisions = {"input": {"size": 32, "slices": 4, "spatial_dims": 2, "channels": 1}}
     data = np.zeros((1, 40, 20, 9), np.float32)
     data[0, :, :, :] = np.arange(9) * 10 + 1
     data[0, 0, 0] = 0
@@ -175,45 +182,62 @@ def test_views_keep_proportions_and_cover_a_volume(memory) -> None:
     color = Volume(
         np.random.default_rng(0).integers(0, 255, (3, 30, 30, 1)).astype(np.uint8), flat_affine()
     )
-    decisions["network"]["in_channels"] = 3
+    decisions["input"]["channels"] = 3
     assert make_views(color, decisions, Normalizer()).shape == (1, 3, 32, 32)
     gray = Volume(color.data[:1], flat_affine())
     assert make_views(gray, decisions, Normalizer()).shape == (1, 3, 32, 32)
-    decisions["network"] = {"spatial_dims": 3, "in_channels": 1}
+    decisions["input"] |= {"spatial_dims": 3, "channels": 1}
     assert make_views(volume, decisions, Normalizer()).shape == (1, 1, 32, 32, 32)
 
 
 def test_plan_follows_the_fingerprint() -> None:
     found = {
         "cases": 100, "images": 100, "images_per_case": 1.0, "volumes": 0, "color": 0,
-        "cases_per_class": {"0": 75, "1": 25}, "modalities": {"US": 100},
-        "median_side": 28.0, "median_longest_side": 28.0,
+        "cases_per_class": {"0": 75, "1": 25}, "modalities": {"US": 100}, "planes": {"": 100},
+        "scanners": {"a": 60, "b": 35, "c": 5}, "median_side": 28.0, "median_longest_side": 28.0,
     }  # fmt: skip
+    target = Target("answer", "binary", ("0", "1"))
 
-    def decide(**changes):
+    def decide(model="auto", **changes):
         return planning.decide(
-            {**found, **changes}, ["0", "1"], model="auto", budget={"minutes": 1}, case="image"
-        )
+            {**found, **changes}, target, ["0"] * 75 + ["1"] * 25,
+            model=model, budget={"minutes": 1}, case="image",
+        )  # fmt: skip
 
     small = decide()
-    assert small["network"]["options"]["stem"] == "small"
-    assert small["input"]["size"] == 28
-    assert small["augmentation"]["flips"] == [0]
+    assert small["networks"][0]["network"]["options"]["stem"] == "small"
+    assert small["input"] == {"size": 28, "slices": 8, "spatial_dims": 2, "channels": 1}
+    assert small["networks"][0]["augmentation"]["flips"] == [0]
     assert small["class_weights"][1] > small["class_weights"][0]
-    xray = decide(median_side=2000.0, median_longest_side=2000.0, modalities={"DX": 100})
-    assert (xray["input"]["size"], xray["network"]["options"]["stem"]) == (128, "large")
-    assert xray["augmentation"]["flips"] == []
-    assert decide(volumes=100)["network"]["spatial_dims"] == 3
+    assert small["facts"] == {"modality": [], "plane": [], "scanner": ["a", "b"]}
+    assert {head["head"] for head in small["frozen"][0]["heads"]} == {"logistic", "knn", "mlp"}
+    assert all(head["pooling"] == "mean" for head in small["frozen"][0]["heads"])
+    xray = decide(
+        median_side=2000.0, median_longest_side=2000.0, modalities={"DX": 100}, model="vgg11"
+    )
+    assert xray["input"]["size"] == 224
+    assert (xray["networks"][0]["size"], xray["networks"][0]["network"]["options"]["stem"]) == (
+        128, "large",
+    )  # fmt: skip
+    assert xray["networks"][0]["augmentation"]["flips"] == []
+    assert xray["frozen"] == []
+    assert decide(volumes=100)["input"]["spatial_dims"] == 3
     large = decide(volumes=100, median_longest_side=200.0, median_side=200.0)
-    assert large["network"]["spatial_dims"] == 2
-    assert decide(color=3)["network"]["in_channels"] == 3
+    assert large["input"]["spatial_dims"] == 2
+    assert decide(color=3)["input"]["channels"] == 3
+    sets = decide(images_per_case=3.0)
+    assert sets["networks"][0]["pooling"] == "attention"
+    poolings = {head["pooling"] for head in sets["frozen"][0]["heads"]}
+    assert poolings == {"mean", "max", "mean+max", "attention", "transformer"}
+    with pytest.raises(UsageError, match="Did you mean 'resnet18'"):
+        decide(model="resnet81")
 
 
 def test_minutes_are_kept_and_written_as_steps(striped, thirds, tmp_path) -> None:
     start = time.monotonic()
     run, _ = train(striped, thirds, tmp_path / "run", budget={"minutes": 0.3})
     assert time.monotonic() - start < 0.3 * 60 + 2
-    measured = read_json(run.path / "plan.json")["measured"]
+    measured = read_json(run.path / "plan.json")["measured"]["networks"][NETWORK]
     assert measured["steps"] >= 10
     with pytest.raises(BudgetError, match="minutes more"):
         train(striped, thirds, tmp_path / "no", budget={"minutes": 0.001})
@@ -234,7 +258,7 @@ def test_labels_become_classes_or_a_refusal(striped, memory) -> None:
     assert class_order(case.truth for case in cases.cases) == [str(n) for n in range(11)]
     striped.rows[0]["label_answer"] = 0.5
     with pytest.raises(UsageError, match=r"holds the number 0\.5"):
-        classification_cases(striped, "answer")
+        classification_cases(striped, "answer", target_kind="multiclass")
     for row in striped.rows:
         row["label_answer"] = "same"
     with pytest.raises(CohortError, match="2 to 100 classes, got 1"):
@@ -249,13 +273,9 @@ def test_flawed_images_stay_out_of_training(striped, thirds) -> None:
 
 
 def test_a_segmentation_network_is_no_classifier() -> None:
-    decisions = {
-        "network": {"name": "unet", "spatial_dims": 2, "in_channels": 1, "options": {}},
-        "classes": ["a", "b"],
-        "dropout": 0.0,
-    }
+    network = {"name": "unet", "spatial_dims": 2, "in_channels": 1, "options": {}}
     with pytest.raises(UsageError, match="classifier's model must be"):
-        new_model(decisions, 0)
+        new_model({"network": {**network, "weights": "random"}}, 2, 0)
 
 
 def test_a_run_of_another_format_is_refused(tmp_path: Path) -> None:

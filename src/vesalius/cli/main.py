@@ -155,7 +155,16 @@ def check(
 def train(
     task: Annotated[TaskName, typer.Argument(help="What to learn.")],
     cohort: Cohort,
-    target: Annotated[str | None, typer.Option(help="Label column to learn (classify).")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Label to learn (classify); several yes/no ones joined by commas."),
+    ] = None,
+    target_kind: Annotated[
+        str,
+        typer.Option(
+            help="auto, binary, multiclass, multilabel, ordinal (ordinal:low<mid<high), regression."
+        ),
+    ] = "auto",
     case: Annotated[
         str, typer.Option(help="What one label applies to: auto, patient, study, series, image.")
     ] = "auto",
@@ -164,7 +173,21 @@ def train(
         int | None, typer.Option(help="Exact number of steps, instead of minutes.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/TASK-HASH.")] = None,
-    model: Annotated[str, typer.Option(help="Network, or auto.")] = "auto",
+    model: Annotated[
+        str,
+        typer.Option(help="auto (several, mixed), or one network: see `vesalius models`."),
+    ] = "auto",
+    operating: Annotated[
+        str,
+        typer.Option(help="Threshold for sensitivity=0.95, specificity=0.9 or cost=10:1 (binary)."),
+    ] = "",
+    encoder: Annotated[
+        Path | None,
+        typer.Option(help="Encoder of yours (.safetensors, .onnx), used frozen (classify)."),
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Run whose network's weights to begin with.")
+    ] = None,
     normalize: Annotated[
         str, typer.Option(help="Intensity method, see `vesalius normalize --list`, or auto.")
     ] = "auto",
@@ -183,11 +206,15 @@ def train(
         task.value,
         cohort,
         target=target,
+        target_kind=target_kind,
         case=case,
         minutes=minutes,
         steps=steps,
         out=out,
         model=model,
+        operating=operating,
+        encoder=encoder,
+        start=start,
         normalize=normalize,
         where=where,
         split=split,
@@ -230,20 +257,105 @@ def predict(
     exam: Annotated[Path, typer.Argument(help="File, DICOM folder or zip.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     format: Annotated[  # noqa: A002 - the option's name
-        str, typer.Option(help="auto, dicom-seg, rtstruct, nifti, nrrd or minc (segment).")
+        str,
+        typer.Option(
+            help="auto; dicom-seg, rtstruct, nifti, nrrd, minc (segment); json, dicom-sr."
+        ),
     ] = "auto",
+    modality: Annotated[
+        str, typer.Option(help="DICOM's code, for images that do not state theirs (classify).")
+    ] = "",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also write why: each image's weight, heat maps.")
+    ] = False,
     max_image_memory: MaxMemory = "",
     as_json: AsJson = False,
 ) -> None:
     """Apply a run to a new exam; label maps come back on the source's own grid."""
     from vesalius.flows.predict import predict as flow
 
-    result = flow(run, exam, out=out, format=format, limits=_limits(max_image_memory))
+    result = flow(
+        run,
+        exam,
+        out=out,
+        format=format,
+        modality=modality,
+        explain=explain,
+        limits=_limits(max_image_memory),
+    )
     if as_json:
         terminal.say_json(result.to_json())
         return
     for line in result.lines():
         terminal.say(line)
+
+
+@app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="Run folder A.")],
+    run_b: Annotated[Path, typer.Argument(help="Run folder B.")],
+    split: Annotated[SplitName, typer.Option(help="Subset that both were scored on.")] = (
+        SplitName.test
+    ),
+    out: Annotated[Path | None, typer.Option(help="Folder for JSON and HTML.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two evaluated runs on the same cases: differences with intervals, P(B better)."""
+    from vesalius.flows.compare import compare as flow
+
+    result = flow(run_a, run_b, split=split.value, out=out)
+    if as_json:
+        terminal.say_json(result.to_json())
+        return
+    for line in result.lines():
+        terminal.say(line)
+
+
+@app.command()
+def count(
+    run: Annotated[Path, typer.Argument(help="Run folder of `train detect`.")],
+    exam: Annotated[Path, typer.Argument(help="Image, DICOM folder or zip.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    classify: Annotated[
+        Path | None, typer.Option(help="Run of `train classify` that tells the kinds of --of.")
+    ] = None,
+    of: Annotated[str, typer.Option(help="Class whose objects are classified.")] = "",
+    max_image_memory: MaxMemory = "",
+    as_json: AsJson = False,
+) -> None:
+    """Find and count the objects of each class, with intervals; a white-cell differential."""
+    from vesalius.flows.count import count as flow
+
+    limits = _limits(max_image_memory)
+    result = flow(run, exam, out=out, classify=classify, of=of, limits=limits)
+    if as_json:
+        terminal.say_json(result.to_json())
+        return
+    for line in result.lines():
+        terminal.say(line)
+
+
+@app.command()
+def models(
+    side: Annotated[int, typer.Option(help="Pixels of a side of the input.")] = 224,
+    volume: Annotated[bool, typer.Option("--volume", help="Of cubes instead of images.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the networks with their parameters and multiply-adds for one input."""
+    from vesalius.flows.models import models as flow
+
+    rows = flow(side=side, volume=volume)
+    if as_json:
+        terminal.say_json(rows)
+        return
+    terminal.say_table(
+        ["network", "parameters", "multiply-adds", "pretrained"],
+        [
+            (r["name"], f"{r['parameters'] / 1e6:.2f} M", f"{r['multiply_adds'] / 1e9:.3f} G",
+             "imagenet" if r["pretrained"] else "")
+            for r in rows
+        ],
+    )  # fmt: skip
 
 
 @app.command()

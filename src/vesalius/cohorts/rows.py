@@ -21,15 +21,14 @@ from vesalius.cohorts.quality.findings import finding
 from vesalius.cohorts.quality.stack import check_stack
 from vesalius.cohorts.schema import empty_row
 from vesalius.errors import GeometryError, ReadError, UsageError
-from vesalius.geometry import axis_codes
+from vesalius.geometry import slice_plane
 from vesalius.io.dicom.kinds import IMAGES
 from vesalius.io.dicom.series import Stack, stacks
 from vesalius.results import Finding
-from vesalius.types import Affine, Json
+from vesalius.types import Json
 from vesalius.volume import LabelMap, Volume
 
 Made = tuple[str, list[tuple[str, str]], list[str]]
-_PLANES = {"R": "sagittal", "L": "sagittal", "A": "coronal", "P": "coronal"}
 
 
 def make_rows(item: tuple[str, str, Json, int], settings: Settings) -> Made:
@@ -96,7 +95,7 @@ def _stack_row(
         "body_part": head.body_part or "",
         "laterality": head.laterality or "",
         "view": head.view or "",
-        "plane": _plane(stack.affine) if stack.placed else "",
+        "plane": slice_plane(stack.affine) if stack.placed else "",
         "kind": stack.kind,
         "scanner": "|".join(filter(None, (head.manufacturer, head.model))),
         "site": head.institution or "",
@@ -253,7 +252,7 @@ def _measure(row: Json, volume: Volume, settings: Settings) -> list[Finding]:
     row["dtype"] = volume.data.dtype.name
     row["calibrated"] = bool(volume.calibrated)
     if row["format"] not in ("dicom", "dicom-zip") and volume.calibrated and not volume.is_2d:
-        row["plane"] = _plane(volume.affine)
+        row["plane"] = slice_plane(volume.affine)
     row |= assess(volume).columns()
     mask, findings = _mask(row, volume, settings)
     return findings + check_image(volume, row, mask)
@@ -313,14 +312,6 @@ def _finding(error: ReadError) -> Finding:
 def _first(plan: Json) -> str:
     first = plan["files"][0]
     return str(first if isinstance(first, str) else first[0])
-
-
-def _plane(affine: Affine) -> str:
-    """Return the plane of the slices, or `oblique` beyond 20 degrees."""
-    normal = affine[:3, 2] / np.linalg.norm(affine[:3, 2])
-    if np.abs(normal).max() < np.cos(np.radians(20)):
-        return "oblique"
-    return _PLANES.get(axis_codes(affine)[2], "axial")
 
 
 def _joined(hashes: Sequence[str]) -> str:

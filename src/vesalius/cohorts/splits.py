@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from vesalius.cohorts.cohort import Cohort
 
-SUBSETS: tuple[Subset, ...] = ("train", "val", "test")
+PARTS: tuple[Subset, ...] = ("train", "val", "test")  # what a cohort is shared out to
+SUBSETS: tuple[Subset, ...] = (*PARTS, "calibration")  # a run holds some cases back for that
 _FORMAT = 1
 _LISTED = 12  # classes named in one line of the audit
 
@@ -35,7 +36,7 @@ class Split:
     """Which subset each row belongs to.
 
     Attributes:
-        rows: key to `train`, `val` or `test`; every row of the cohort has one.
+        rows: key to one of `SUBSETS`; every row of the cohort has one.
         audit: what was grouped and why, sizes and labels of each subset, warnings; lines to print.
         settings: the arguments that made it.
     """
@@ -209,7 +210,7 @@ def _fractions(fractions: Sequence[float]) -> dict[Subset, float]:
             "fractions must be three numbers (train, val, test) of at least 0 that sum to 1, "
             f"train above 0, for example (0.6, 0.2, 0.2); got {tuple(fractions)}"
         )
-    return dict(zip(SUBSETS, numbers, strict=True))
+    return dict(zip(PARTS, numbers, strict=True))
 
 
 def _kinds(labels: Mapping[str, Sequence[Any]], n: int) -> list[Strata]:
@@ -342,14 +343,14 @@ def _balance(
     chosen: Sequence[Subset], group: Array, labels: Mapping[str, Sequence[Any]]
 ) -> list[str]:
     """Return one line a subset, and a warning for every class that one of them lacks."""
-    rows = {name: np.flatnonzero([one == name for one in chosen]).tolist() for name in SUBSETS}
+    rows = {name: np.flatnonzero([one == name for one in chosen]).tolist() for name in PARTS}
     counts = {
         (name, label): Counter(kind for row in rows[name] for _, kind in kinds[row])
         for label, kinds in ((label, strata(values)) for label, values in labels.items())
-        for name in SUBSETS
+        for name in PARTS
     }
     lines, warnings = [], []
-    for name in SUBSETS:
+    for name in PARTS:
         if not rows[name]:
             continue
         line = (
@@ -360,7 +361,7 @@ def _balance(
             held = counts[name, label]
             most = sorted(held.items(), key=lambda item: str(item[0]))[:_LISTED]
             line += f"; {label}: " + (", ".join(f"{k} {n:,}" for k, n in most) or "none")
-            known = {kind for other in SUBSETS for kind in counts[other, label]}
+            known = {kind for other in PARTS for kind in counts[other, label]}
             lacking = sorted(str(kind) for kind in known - set(held))
             if lacking:
                 warnings.append(f"WARNING: {name} has no {label} {', '.join(lacking[:_LISTED])}")

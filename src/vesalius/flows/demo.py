@@ -13,7 +13,6 @@ from vesalius.types import PathLike, Progress
 
 _TARGET = "diagnosis"
 # Exact steps, not minutes: a slow machine takes longer and still ends with the same models.
-_CLASSIFY_STEPS = 60
 _SEGMENT_STEPS = 90
 
 
@@ -53,7 +52,7 @@ def demo(
         out: folder for the simulated DICOM files, the cohort, both runs and the report. Work
             that an earlier call finished there is kept.
         patients: how many to simulate, with their defects.
-        steps: training steps for each of the two tasks; default what shows that they learn.
+        steps: training steps of the segmenter; default what shows that it learns.
         say: receives the narration, line by line.
         progress: called as `progress(stage, done, total)`.
     """
@@ -85,10 +84,9 @@ def demo(
     for name, count in list(checked.counts.items())[:8]:
         say(f"      {count:4} x {name}")
 
-    number = steps or _CLASSIFY_STEPS
-    say(f"4 vesalius train classify {cohort} --target {_TARGET} --case patient --steps {number}")
+    say(f"4 vesalius train classify {cohort} --target {_TARGET} --case patient --model frozen")
     classifier = train(
-        "classify", cohort, target=_TARGET, case="patient", steps=number,
+        "classify", cohort, target=_TARGET, case="patient", model="frozen",
         out=root / "classifier", progress=progress,
     )  # fmt: skip
     _evaluated(evaluate(classifier.path, cohort, progress=progress), say)

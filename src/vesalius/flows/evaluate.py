@@ -69,17 +69,14 @@ def _score(run: Run, cohort: Cohort, split: Subset, progress: Progress | None) -
         segmenter = segmentation.Segmenter.load(run)
         return segmentation.score_cases(run, segmenter, cohort, cases, split, progress=progress)
     from vesalius.tasks.classify import predict as classification
+    from vesalius.tasks.classify.scoring import score_cases
+    from vesalius.tasks.targets import Target
 
-    found = of.classification_cases(cohort, run.plan["target"], run.decisions["case"])
+    known = Target.from_json(run.decisions["target"])
+    found = of.classification_cases(cohort, run.plan["target"], run.decisions["case"], known=known)
     cases = _chosen(run, found, split)
-    strange = {case.truth for case in cases} - set(run.decisions["classes"])
-    if strange:
-        raise CohortError(
-            f"the cohort has the classes {', '.join(sorted(strange))}, which the run never saw "
-            f"(it knows {', '.join(run.decisions['classes'])}); filter them out, or train again"
-        )
     classifier = classification.Classifier.load(run)
-    return classification.score_cases(run, classifier, cohort, cases, split, progress=progress)
+    return score_cases(run, classifier, cohort, cases, split, progress=progress)
 
 
 def _chosen(run: Run, cases: Cases, split: Subset) -> list[Case]:

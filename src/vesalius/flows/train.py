@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +27,15 @@ def train(
     cohort: PathLike | Cohort,
     *,
     target: str | None = None,
+    target_kind: str = "auto",
     case: str = "auto",
     minutes: float = 10.0,
     steps: int | None = None,
     out: PathLike | None = None,
     model: str = "auto",
+    operating: str = "",
+    encoder: PathLike | None = None,
+    start: PathLike | None = None,
     normalize: str = "auto",
     where: str | None = None,
     split: PathLike | None = None,
@@ -47,12 +52,21 @@ def train(
     Args:
         task: `classify` or `segment`.
         cohort: a cohort or its folder.
-        target: the label to learn (classify); may be left out where there is only one.
+        target: the label to learn (classify), or several separated by commas that each say yes
+            or no; may be left out where there is only one.
+        target_kind: `auto`, `binary`, `multiclass`, `multilabel`, `ordinal` (its grades in order
+            after a colon where numbers do not say it: `ordinal:low<mid<high`), `regression`.
         case: what one label applies to: `auto`, `patient`, `study`, `series`, `image`.
         minutes: wall minutes for everything; a probe turns them into steps, written in the plan.
         steps: exact number of steps instead; only then are two machines' results comparable.
         out: run folder; default `runs/<task>-<plan's hash>`.
-        model: a network's name, or `auto`.
+        model: `auto` (classify: frozen features and a network, mixed), `frozen` (classify:
+            features of a pretrained encoder alone), or one network's name.
+        operating: threshold to choose on validation cases (classify, binary):
+            `sensitivity=0.95`, `specificity=0.9`, `cost=10:1` (of a miss and a false alarm).
+        encoder: `.safetensors` or `.onnx` file in place of the pretrained encoder whose features
+            are used frozen (classify, models auto and frozen); it is copied into the run.
+        start: a finished run of the same task whose network's weights to begin with.
         normalize: intensity method for images without a physical unit (`vesalius normalize
             --list`), or `auto`.
         where: SQL filter on the cohort's rows, for example `modality='CT'`.
@@ -74,24 +88,39 @@ def train(
     from vesalius.tasks.run import find_run, start_run
 
     _validate(task, minutes, steps, target)
+    origin = _start(task, start) if start is not None else ""
     opened = cohort if isinstance(cohort, Cohort) else Cohort.open(cohort)
     chosen = opened.filter(where) if where else opened
-    cases = _cases(task, chosen, target, case)
+    cases = _cases(task, chosen, target, case, target_kind)
     named = target if task == "segment" or target else chosen.targets[0]
     parted = _split(chosen, named, split, ungrouped_split, seed)
+    if task == "classify":
+        parted = _held_back(parted, chosen, cases, seed)
     budget: Json = {"steps": steps} if steps is not None else {"minutes": minutes}
     request: Json = {
         "task": task,
         "target": named,
+        "target_kind": target_kind,
         "case": case,
         "seed": seed,
         "model": model,
+        "from": origin,
+        "encoder": "",
+        "operating": operating,
         "budget": budget,
         "normalize": normalize,
         "where": where or "",
         "cohort": chosen.digest(),
         "split": parted.digest(),
     }
+    described = None
+    if encoder is not None:
+        if task != "classify":
+            raise UsageError("encoder belongs to classify")
+        from vesalius.tasks.classify.plan import describe_encoder
+
+        described = describe_encoder(encoder)
+        request["encoder"] = described["digest"]
     folder = Path(out) if out is not None else None
     run = find_run(request, folder)
     if run is not None and run.finished:
@@ -102,7 +131,7 @@ def train(
             "target": named,
             "seed": seed,
             "request": request,
-            **_plan(task, chosen, cases, parted.rows, request),
+            **_plan(task, chosen, cases, parted.rows, request, described),
             "measured": {},
             "command": command or _call(task, named, request),
             "cohort": {
@@ -116,9 +145,13 @@ def train(
         }
         plan["audit"].append(_check_disk(folder or Path("runs"), plan))
         run = start_run(plan, folder)
+    if encoder is not None and described is not None:
+        kept = run.path / described["file"]
+        if not kept.exists():
+            shutil.copyfile(encoder, kept)
     if not (run.path / "split.json").exists():
         parted.save(run.path / "split.json")
-    run = _fit(task, run, chosen, cases, started, progress)
+    run = _fit(task, run, chosen, cases, started, progress, start)
     write_card(run.path)
     write_report(run.path, chosen, split="val")
     return run.measure(seconds=round(time.monotonic() - started, 1))
@@ -135,12 +168,21 @@ def _validate(task: str, minutes: float, steps: int | None, target: str | None) 
         raise UsageError("target belongs to classify; segment learns the masks of the cohort")
 
 
-def _cases(task: str, cohort: Cohort, target: str | None, case: str) -> Cases:
+def _cases(task: str, cohort: Cohort, target: str | None, case: str, kind: str) -> Cases:
     from vesalius.tasks import cases
 
     if task == "segment":
         return cases.segmentation_cases(cohort)
-    return cases.classification_cases(cohort, target, case)
+    return cases.classification_cases(cohort, target, case, target_kind=kind)
+
+
+def _held_back(split: Split, cohort: Cohort, cases: Cases, seed: int) -> Split:
+    """Return the split with the cases that are held back for calibration."""
+    from vesalius.tasks.cases import case_groups
+    from vesalius.tasks.classify.held_back import hold_back
+
+    rows, lines = hold_back(split.rows, cases, case_groups(cohort, cases.cases), seed)
+    return replace(split, rows=rows, audit=(*split.audit, *lines))
 
 
 def _split(
@@ -150,7 +192,8 @@ def _split(
 
     if path is not None:
         return Split.load(Path(path))
-    return make_split(cohort, target=target, seed=seed, ungrouped=ungrouped)
+    names = target.split(",") if target else None
+    return make_split(cohort, target=names, seed=seed, ungrouped=ungrouped)
 
 
 def _plan(
@@ -159,6 +202,7 @@ def _plan(
     cases: Cases,
     rows: Mapping[str, str],
     request: Json,
+    encoder: Json | None,
 ) -> Json:
     """Return fingerprint, decisions and estimates, from training rows alone."""
     train = cases.subset(rows, "train")
@@ -170,14 +214,31 @@ def _plan(
         decisions = segmentation.decide(found, **held)
         disk = segmentation.cache_bytes(found, decisions)
     else:
-        from vesalius.tasks.cases import class_order
+        from vesalius.tasks.balance import balance
         from vesalius.tasks.classify import plan as classification
 
-        found = classification.fingerprint(train)
-        classes = class_order(case.truth for case in cases.cases)
-        decisions = classification.decide(found, classes, case=cases.kind, **held)
+        if cases.target is None:
+            raise UsageError("classify needs a target")
+        truths = [case.truth for case in train]
+        found = classification.fingerprint(train, cases.target)
+        target = cases.target.fitted(truths)
+        decisions = classification.decide(
+            found, target, truths, case=cases.kind, encoder=encoder, **held
+        )
+        decisions["start"] = request["from"]
+        decisions["operating"] = _operating(request["operating"], target.kind)
+        found["balance"] = balance(target, truths)
         disk = classification.cache_bytes(found, decisions)
-    return {"fingerprint": found, "decisions": decisions, "estimates": {"cache_bytes": disk}}
+    plan: Json = {"fingerprint": found, "decisions": decisions, "estimates": {"cache_bytes": disk}}
+    return plan
+
+
+def _operating(asked: str, kind: str) -> Json:
+    from vesalius.tasks.classify.thresholds import read_request
+
+    if asked and kind != "binary":
+        raise UsageError(f"an operating point belongs to a binary target, and this one is {kind}")
+    return read_request(asked) if asked else {}
 
 
 def _check_disk(folder: Path, plan: Json) -> str:
@@ -193,8 +254,26 @@ def _check_disk(folder: Path, plan: Json) -> str:
     return f"prepared images take about {needed / 1e6:.0f} MB on disk while training"
 
 
+def _start(task: str, path: PathLike) -> str:
+    """Return the hash of the run to begin with."""
+    from vesalius.tasks.run import Run
+
+    run = Run.load(path)
+    if task != "classify" or run.task != "classify":
+        raise UsageError(f"--from takes a run of classify for classify, got {run.task} for {task}")
+    if not run.finished:
+        raise UsageError(f"the run '{path}' that --from names is not finished")
+    return run.id
+
+
 def _fit(
-    task: str, run: Run, cohort: Cohort, cases: Cases, started: float, progress: Progress | None
+    task: str,
+    run: Run,
+    cohort: Cohort,
+    cases: Cases,
+    started: float,
+    progress: Progress | None,
+    start: PathLike | None,
 ) -> Run:
     if task == "segment":
         from vesalius.tasks.segment.fit import train_run as train_segmenter
@@ -202,14 +281,14 @@ def _fit(
         return train_segmenter(run, cohort, cases, started=started, progress=progress)
     from vesalius.tasks.classify.fit import train_run as train_classifier
 
-    return train_classifier(run, cohort, cases, started=started, progress=progress)
+    return train_classifier(run, cohort, cases, started=started, progress=progress, start=start)
 
 
 def _call(task: str, target: str | None, request: Json) -> str:
     held = {
         "target": target,
-        **{k: request[k] for k in ("case", "where", "model", "normalize", "seed")},
+        **{k: request[k] for k in ("target_kind", "case", "where", "model", "normalize", "seed")},
     }
-    held |= request["budget"]
+    held |= request["budget"] | ({"start": request["from"]} if request["from"] else {})
     given = ", ".join(f"{name}={value!r}" for name, value in held.items() if value)
     return f"vesalius.train({task!r}, cohort, {given})"

@@ -3,12 +3,13 @@
 
 Images of one patient resemble each other, so a draw takes or leaves all of them together
 (Field & Welsh 2007, "Bootstrapping clustered data"). A draw is a row of case weights, which lets
-every statistic of `classification` and `overlap` be computed for hundreds of draws at once.
+every statistic of this room be computed for hundreds of draws at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,43 @@ _WEIGHTS_PER_CHUNK = 2_000_000  # 16 MB of weights at a time
 
 # (draws, cases) weights -> (draws, statistics)
 Statistic = Callable[[Array], Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Several scores of the same cases as one function of the cases' weights.
+
+    Attributes:
+        names: `(metric, label)` of each; label `` stands for all classes or structures.
+        of: weights `(draws, cases)` -> values `(draws, len(names))`, NaN where undefined.
+        cases: how many cases it weighs.
+    """
+
+    names: tuple[tuple[str, str], ...]
+    of: Statistic
+    cases: int
+
+    def values(self) -> Array:
+        """Return the scores of the cases as they are, `(len(names),)`."""
+        values: Array = self.of(np.ones((1, self.cases)))[0]
+        return values
+
+
+def joined(*parts: Statistics) -> Statistics:
+    """Return the scores of several tables over the same cases, side by side."""
+    return Statistics(
+        tuple(name for part in parts for name in part.names),
+        lambda weights: np.concatenate([part.of(weights) for part in parts], axis=1),
+        parts[0].cases,
+    )
+
+
+def mean_of_defined(table: Array) -> Array:
+    """Return each row's mean over its finite entries, NaN where there is none."""
+    finite = np.isfinite(table)
+    with np.errstate(invalid="ignore"):
+        means: Array = np.where(finite, table, 0).sum(1) / finite.sum(1)
+    return means
 
 
 def patient_index(patients: Sequence[Any] | Array, n: int) -> tuple[Array, int]:
@@ -68,6 +106,30 @@ def patient_draws(
         times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
         parts.append(statistic(times[:, index].astype(np.float64)))
     return np.concatenate(parts)
+
+
+def estimates(
+    statistics: Statistics,
+    patients: Sequence[Any] | Array,
+    describe: Callable[[str, str, float], dict[str, Any]],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> list[Estimate]:
+    """Return the `Estimate` of each score, all from the same draws.
+
+    `describe(name, label, value)` gives what `estimate` takes besides: unit, baseline, note.
+    """
+    index, n_patients = patient_index(patients, statistics.cases)
+    values = statistics.values()
+    samples = patient_draws(statistics.of, index, draws=draws, seed=seed)
+    return [
+        estimate(
+            name, values[column], samples[:, column], n=statistics.cases, n_patients=n_patients,
+            label=label, **describe(name, label, float(values[column])),
+        )
+        for column, (name, label) in enumerate(statistics.names)
+    ]  # fmt: skip
 
 
 def estimate(

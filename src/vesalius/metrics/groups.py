@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from vesalius.errors import UsageError
-from vesalius.types import Array
+from vesalius.results import Estimate
+from vesalius.types import Array, Json
 
 _MOST_GROUPS = 30
 
@@ -33,3 +34,14 @@ def group_rows(
                 (column, [(str(kinds[k]), np.flatnonzero(named == kinds[k])) for k in order])
             )
     return found
+
+
+def group_scores(
+    groups: Mapping[str, Sequence[Any]] | None, n: int, score: Callable[[Array], list[Estimate]]
+) -> list[Json]:
+    """Return `{"column", "value", "scores"}` of each group; `score` takes its rows `(m,)`."""
+    return [
+        {"column": column, "value": value, "scores": [s.to_json() for s in score(chosen)]}
+        for column, rows in group_rows(groups or {}, n)
+        for value, chosen in rows
+    ]

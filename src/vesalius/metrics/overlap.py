@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of label maps: per case and structure, then means over cases with intervals.
+"""One case's label map against its truth: overlap, surface and volume of each structure.
 
 Rules for empties: neither truth nor prediction has the structure, Dice and NSD are 1 and the
 distance 0; one of them lacks it, Dice and NSD are 0 and the distance is the image's diagonal. A
-failed case has the worst of each. Nothing is ever NaN, so nothing drops out of a mean.
+failed case has the worst of each. Nothing is ever NaN, so nothing drops out of a mean over cases
+(`segmentation`).
 """
 
 from __future__ import annotations
@@ -14,19 +15,15 @@ from typing import Any
 import numpy as np
 
 from vesalius.errors import UsageError
-from vesalius.metrics.bootstrap import DRAWS, estimate, patient_draws, patient_index
-from vesalius.metrics.groups import group_rows
 from vesalius.metrics.surface import (
     diagonal_mm,
     hausdorff_95,
     normalized_surface_dice,
     surface_distances,
 )
-from vesalius.results import Estimate
-from vesalius.types import Array, Json, Spacing3
+from vesalius.types import Array, Spacing3
 
 TOLERANCE_MM = 2.0
-_MEASURES = {"dice": "", "iou": "", "nsd": "", "hd95": "mm", "volume_error": "ml"}
 
 
 def dice(prediction: Array, truth: Array) -> float:
@@ -96,123 +93,6 @@ def failed_masks(truth: Array, spacing: Spacing3, labels: Mapping[int, str]) -> 
         row |= {f"dice_{name}": 0.0, f"iou_{name}": 0.0, f"nsd_{name}": 0.0}
         row |= {f"hd95_{name}": diagonal, f"volume_error_{name}": -volume, f"volume_{name}": volume}
     return _with_means(row, labels, diagonal)
-
-
-def segmentation_scores(
-    table: Mapping[str, Any],
-    labels: Sequence[str],
-    *,
-    tolerance_mm: float = TOLERANCE_MM,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> list[Estimate]:
-    """Return the mean over cases of each measure, over all structures and for each.
-
-    `table` is a DataFrame or a mapping of columns: `patient` and what `compare_masks` and
-    `failed_masks` return, one row per case. `volume_error` is the mean of its magnitude. The
-    trivial baseline is the empty mask. Scores come structure by structure after the means.
-    """
-    columns = {name: np.asarray(table[name]) for name in table}
-    if "patient" not in columns:
-        raise UsageError("table must have a column 'patient'")
-    n = len(columns["patient"])
-    if not n:
-        raise UsageError("table holds no case: there is nothing to score")
-    index, n_patients = patient_index(columns["patient"].tolist(), n)
-    scored: list[tuple[str, str, Array, Array, str]] = []  # measure, label, values, empty, note
-    for measure in _MEASURES:
-        found = [_measure(columns, measure, name) for name in labels]
-        if measure != "volume_error":
-            values, empty = (np.mean([pair[k] for pair in found], axis=0) for k in (0, 1))
-            scored.append((measure, "", values, empty, ""))
-        for name, (values, empty) in zip(labels, found, strict=True):
-            nothing = int(((columns[f"volume_{name}"] == 0) & (columns[f"dice_{name}"] == 1)).sum())
-            count_as = {"dice": 1, "iou": 1, "nsd": 1, "hd95": 0}.get(measure)
-            note = ""
-            if nothing and count_as is not None:
-                note = f"{nothing} cases without the structure, none predicted, count as {count_as}"
-            scored.append((measure, name, values, empty, note))
-    scored.sort(key=lambda entry: bool(entry[1]))  # stable: the means come first
-    matrix = np.column_stack([entry[2] for entry in scored])  # (n, scores)
-    if not np.isfinite(matrix).all():
-        raise UsageError("table must hold finite numbers; enter failures with `failed_masks`")
-
-    def statistic(weights: Array) -> Array:
-        means: Array = weights @ matrix / weights.sum(1, keepdims=True)
-        return means
-
-    values = statistic(np.ones((1, n)))[0]
-    samples = patient_draws(statistic, index, draws=draws, seed=seed)
-    return [
-        estimate(
-            measure,
-            values[column],
-            samples[:, column],
-            n=n,
-            n_patients=n_patients,
-            bounded=not _MEASURES[measure],
-            label=label,
-            unit=_MEASURES[measure],
-            baseline=float(empty.mean()),
-            baseline_name="empty mask",
-            note="; ".join(
-                part
-                for part in (f"tolerance {tolerance_mm:g} mm" if measure == "nsd" else "", note)
-                if part
-            ),
-        )
-        for column, (measure, label, _, empty, note) in enumerate(scored)
-    ]
-
-
-def segmentation_summary(
-    table: Mapping[str, Any],
-    labels: Sequence[str],
-    *,
-    tolerance_mm: float = TOLERANCE_MM,
-    groups: Mapping[str, Sequence[Any]] | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> Json:
-    """Return one split's entry of `metrics.json`: scores, scores by group, baseline.
-
-    `groups` maps a column (`scanner`, `modality`) to each case's value there; `table` may have a
-    column `failed`.
-    """
-    columns = {name: np.asarray(table[name]) for name in table}
-    n = len(columns["patient"])
-    common: dict[str, Any] = {"tolerance_mm": tolerance_mm, "draws": draws, "seed": seed}
-    scores = segmentation_scores(columns, labels, **common)
-    by = []
-    for column, rows in group_rows(groups or {}, n):
-        for value, chosen in rows:
-            some = {name: values[chosen] for name, values in columns.items()}
-            kept = [s.to_json() for s in segmentation_scores(some, labels, **common) if not s.label]
-            by.append({"column": column, "value": value, "scores": kept})
-    return {
-        "n_cases": n,
-        "n_patients": scores[0].n_patients,
-        "n_failed": int(np.asarray(columns.get("failed", np.zeros(n)), bool).sum()),
-        "tolerance_mm": tolerance_mm,
-        "scores": [score.to_json() for score in scores],
-        "by": by,
-        "baseline": {"name": "empty mask", "dice": scores[0].baseline},
-    }
-
-
-def _measure(columns: Mapping[str, Array], measure: str, name: str) -> tuple[Array, Array]:
-    """Return one structure's values `(n,)` and those that an empty mask would have had."""
-    needed = [f"{measure}_{name}", f"volume_{name}", "diagonal"]
-    missing = [column for column in needed if column not in columns]
-    if missing:
-        raise UsageError(f"table lacks the columns {missing}; make its rows with `compare_masks`")
-    values, volume, diagonal = (columns[column].astype(np.float64) for column in needed)
-    absent = volume == 0
-    if measure == "volume_error":
-        return np.abs(values), volume
-    if measure == "hd95":
-        return values, np.where(absent, 0.0, diagonal)
-    return values, absent.astype(np.float64)
 
 
 def _with_means(

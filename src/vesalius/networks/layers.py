@@ -3,10 +3,68 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+# How fast a network's first layers shrink the image: "large" is the paper's own, "small" keeps
+# the full resolution of inputs up to about 48 pixels, "medium" lies between.
+Stem = Literal["small", "medium", "large"]
 
 Conv: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 ConvTranspose: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 BatchNorm: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 InstanceNorm: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 MaxPool: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+AdaptiveAvgPool: dict[int, type[nn.Module]] = {
+    2: nn.AdaptiveAvgPool2d,
+    3: nn.AdaptiveAvgPool3d,
+}
+
+_CELLS_K = 3  # at most, along the last axis of a volume
+
+
+class FittingMaxPool(nn.Module):
+    """Max pooling whose window never exceeds the map: small images and thin volumes pass too.
+
+    Where the map is at least `size` wide it is the ordinary pooling without padding; a map of one
+    voxel along an axis stays as it is there. Serves 2 and 3 spatial axes.
+    """
+
+    def __init__(self, size: int, stride: int) -> None:
+        super().__init__()
+        self.size, self.stride = size, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool `(N, C, ...)` along all spatial axes."""
+        window = [min(self.size, length) for length in x.shape[2:]]
+        pool = functional.max_pool2d if x.ndim == 4 else functional.max_pool3d
+        pooled: Tensor = pool(x, window, self.stride)
+        return pooled
+
+
+def grid(dims: int, cells: int) -> tuple[int, ...]:
+    """Return the cells an axis that maps are averaged to before fully connected layers.
+
+    `(cells, cells)` for images; for volumes at most three along the last axis, since the weights
+    that follow grow with the product.
+    """
+    return (cells, cells) if dims == 2 else (cells, cells, min(cells, _CELLS_K))
+
+
+def initialize_plain(network: nn.Module) -> None:
+    """Draw weights of convolutions and of hidden linear layers by He et al. 2015, biases zero.
+
+    Keeps the scale of activations through ReLU layers (ICCV 2015, equation 14). The last layer,
+    `network.head`, gets a standard deviation of 0.01, as Krizhevsky et al. 2012 gave theirs.
+    """
+    for module in network.modules():
+        if not isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
+            continue
+        if module is network.head:
+            nn.init.normal_(module.weight, std=0.01)
+        else:
+            nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

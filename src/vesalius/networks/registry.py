@@ -11,14 +11,21 @@ from vesalius.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from torch import nn
 
-# name -> (module, function)
-NETWORKS: dict[str, tuple[str, str]] = {
+# name -> (module, function), of what builds an `image_network.ImageNetwork`
+_IMAGE: dict[str, tuple[str, str]] = {
+    "cnn": ("vesalius.networks.cnn", "PlainCNN"),
+    "alexnet": ("vesalius.networks.alexnet", "AlexNet"),
+    "vgg11": ("vesalius.networks.vgg", "vgg11"),
+    "vgg16": ("vesalius.networks.vgg", "vgg16"),
     "resnet10": ("vesalius.networks.resnet", "resnet10"),
     "resnet18": ("vesalius.networks.resnet", "resnet18"),
     "resnet34": ("vesalius.networks.resnet", "resnet34"),
     "resnet50": ("vesalius.networks.resnet", "resnet50"),
-    "unet": ("vesalius.networks.unet", "UNet"),
+    "efficientnet_lite0": ("vesalius.networks.efficientnet_lite", "efficientnet_lite0"),
 }
+NETWORKS = {**_IMAGE, "unet": ("vesalius.networks.unet", "UNet")}
+IMAGE_NETWORKS = tuple(_IMAGE)  # what can encode or classify images
+STEMS = ("small", "medium", "large")
 
 
 def build(
@@ -34,7 +41,7 @@ def build(
         options: what the architecture's own function takes.
 
     Raises:
-        UsageError: for an unknown name or another number of axes.
+        UsageError: for an unknown name, another number of axes, an unknown stem or no width.
     """
     if name not in NETWORKS:
         raise UsageError(
@@ -43,6 +50,10 @@ def build(
         )
     if spatial_dims not in (2, 3):
         raise UsageError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
+    if options.get("stem", STEMS[0]) not in STEMS:
+        raise UsageError(f"stem must be one of {', '.join(STEMS)}, got '{options['stem']}'")
+    if options.get("width", 1) < 1:
+        raise UsageError(f"width must be at least 1 channel, got {options['width']}")
     module, function = NETWORKS[name]
     network: nn.Module = getattr(importlib.import_module(module), function)(
         spatial_dims=spatial_dims, in_channels=in_channels, out_channels=out_channels, **options

@@ -10,14 +10,11 @@ for 32-pixel images; the medium one (3x3, stride 2, no pooling) lies between.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from vesalius.networks.layers import BatchNorm, Conv, MaxPool
-
-Stem = Literal["small", "medium", "large"]
+from vesalius.networks.layers import BatchNorm, Conv, MaxPool, Stem
 
 _STEMS = {"small": (3, 1), "medium": (3, 2), "large": (7, 2)}  # kernel, stride
 
@@ -106,10 +103,14 @@ class ResNet(nn.Module):
         self.head = nn.Linear(channels, out_channels)
         _initialize(self)
 
+    def maps(self, x: Tensor) -> Tensor:
+        """Return the last maps: `(N, in_channels, ...)` -> `(N, features, ...)`."""
+        maps: Tensor = self.stages(self.stem(x))
+        return maps
+
     def encode(self, x: Tensor) -> Tensor:
         """Return one embedding per image: `(N, in_channels, ...)` -> `(N, features)`."""
-        embedding: Tensor = self.stages(self.stem(x)).flatten(2).mean(2)
-        return embedding
+        return self.maps(x).flatten(2).mean(2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits: `(N, in_channels, ...)` -> `(N, out_channels)`."""

@@ -34,13 +34,13 @@ class RunContent:
         json: what `report.json` holds.
         frame: one row an image of the cohort, for finding pictures.
         predictions: the split's rows of `predictions.parquet`.
-        log: events of `log.jsonl`.
+        logs: network (`` where a run has one) -> events of its `log.jsonl`.
     """
 
     json: Json
     frame: pd.DataFrame
     predictions: pd.DataFrame
-    log: list[Json]
+    logs: dict[str, list[Json]]
 
 
 def gather(run: Path, cohort: Cohort, split: str) -> RunContent:
@@ -49,8 +49,6 @@ def gather(run: Path, cohort: Cohort, split: str) -> RunContent:
     Raises `RunError` when a file is missing and `UsageError` when the split was not scored.
     """
     import pandas as pd
-
-    from vesalius.training.log import read_log
 
     plan, metrics = run_file(run, "plan.json"), run_file(run, "metrics.json")
     splits = metrics["splits"]
@@ -69,7 +67,7 @@ def gather(run: Path, cohort: Cohort, split: str) -> RunContent:
     divided = run_file(run, "split.json") if (run / "split.json").is_file() else {}
     frame = frame_of(cohort, target if task == "classify" else None)
     population = describe(cohort, frame, divided.get("rows", {}))
-    log = read_log(run / "log.jsonl")
+    logs = run_logs(run)
     content = {
         "format": 1,
         "kind": "run-report",
@@ -86,7 +84,7 @@ def gather(run: Path, cohort: Cohort, split: str) -> RunContent:
         "findings": summarize(cohort.findings()),
         "split_audit": _audit(plan, divided),
         "split_settings": divided.get("settings", {}),
-        "training": _training(plan, log),
+        "training": {name: _training(log) for name, log in logs.items()},
         "cases": worst_cases(task, predictions, labels),
         "command": shareable_command(plan.get("command"), run=run, cohort=Path(cohort.path)),
         "versions": plan.get("versions", {}),
@@ -94,7 +92,16 @@ def gather(run: Path, cohort: Cohort, split: str) -> RunContent:
         "decisions": plain_evidence(plan.get("decisions", {})),
         "measured": plain_evidence(plan.get("measured", {})),
     }
-    return RunContent(content, frame, predictions, log)
+    return RunContent(content, frame, predictions, logs)
+
+
+def run_logs(run: Path) -> dict[str, list[Json]]:
+    """Return the events of a run's training, by network where it has several."""
+    from vesalius.training.log import read_log
+
+    if (run / "log.jsonl").is_file():
+        return {"": read_log(run / "log.jsonl")}
+    return {path.parent.name: read_log(path) for path in sorted(run.glob("networks/*/log.jsonl"))}
 
 
 def run_file(run: Path, name: str) -> Json:
@@ -179,13 +186,13 @@ def _title(task: str, target: str | None, labels: list[str]) -> str:
     return f"Segmentation: {', '.join(labels[:6])}{' …' if len(labels) > 6 else ''}"
 
 
-def _training(plan: Json, log: list[Json]) -> Json:
+def _training(log: list[Json]) -> Json:
     steps = [event for event in log if event["event"] == "step"]
     checks = [event for event in log if event["event"] == "validation"]
     last = log[-1] if log else {}
     return {
         "steps": steps[-1]["step"] if steps else None,
-        "steps planned": plan.get("measured", {}).get("steps"),
+        "steps planned": log[0].get("steps") if log else None,
         "seconds": last.get("seconds"),
         "finished": any(event["event"] == "end" for event in log),
         "last_loss": steps[-1].get("loss") if steps else None,

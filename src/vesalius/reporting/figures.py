@@ -124,6 +124,29 @@ def calibration_plot(bins: Sequence[Json]) -> str | None:
     return _svg(figure)
 
 
+def decision_curves(curves: Mapping[str, Json]) -> str | None:
+    """Return net benefit over thresholds (Vickers & Elkin 2006), with treat all and treat none."""
+    if not curves:
+        return None
+    figure = _figure(4.4, 3.9)
+    axis = figure.subplots()
+    for color, (name, curve) in zip(_cycle(len(curves)), curves.items(), strict=True):
+        axis.plot(curve["threshold"], curve["model"], color=color, lw=1.4, label=name)
+        if len(curves) == 1:
+            axis.fill_between(
+                curve["threshold"], curve["low"], curve["high"], color=color, alpha=0.2
+            )
+        axis.plot(curve["threshold"], curve["treat_all"], color=color, lw=0.8, ls=":")
+    axis.axhline(0, color="#888888", lw=0.8)
+    top = max(max(curve["model"]) for curve in curves.values())
+    axis.set(
+        xlabel="threshold: odds at which a false alarm weighs as much as a miss",
+        ylabel="net benefit a case", ylim=(-0.1 * max(top, 0.1), 1.15 * max(top, 0.1)), xlim=(0, 1),
+    )  # fmt: skip
+    axis.legend(loc="upper right", title="class (dotted: treat all)")
+    return _svg(figure)
+
+
 def score_distribution(values: Mapping[str, Array], *, unit_label: str) -> str | None:
     """Return one row of dots with quartiles per structure; `values` maps its name to `(cases,)`."""
     if not values:

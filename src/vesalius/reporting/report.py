@@ -73,6 +73,26 @@ def _header(content: Json) -> list[Any]:
     ]
 
 
+def _sets(metrics: Json) -> list[Html]:
+    """Return what label sets and refusals came to."""
+    words = []
+    if held := metrics.get("label_sets"):
+        words.append(
+            f"Label sets held the truth in {held['coverage']:.1%} of {held['n']} cases, with "
+            f"{held['mean_size']:.2f} labels on average."
+        )
+    if point := metrics.get("operating_point"):
+        parts = [
+            f"{name} {p['value']:.1%} [{p['low']:.1%}, {p['high']:.1%}] of {p['n']}"
+            for name, p in point.items()
+            if p["value"] is not None
+        ]
+        words.append(f"At the run's operating point: {', '.join(parts)} (exact intervals).")
+    if refused := metrics.get("n_abstained"):
+        words.append(f"In {refused} cases the model abstained: they are unlike its training cases.")
+    return [tag("p", " ".join(words))] if words else []
+
+
 def _scores(content: RunContent) -> tuple[str, str, Html]:
     metrics, task = content.json["metrics"], content.json["task"]
     charts: list[Html | None] = []
@@ -80,7 +100,7 @@ def _scores(content: RunContent) -> tuple[str, str, Html]:
         areas = {s["label"]: s["value"] for s in metrics["scores"] if s["name"] == "auc"}
         labels = content.json["labels"]
         roc = metrics.get("roc", {})
-        if len(labels) == 2:
+        if len(labels) == 2 and metrics.get("confusion"):  # binary: the second is positive
             roc = {name: curve for name, curve in roc.items() if name == labels[1]}
             areas = {labels[1]: areas.get("")}
         if metrics.get("confusion"):
@@ -91,6 +111,9 @@ def _scores(content: RunContent) -> tuple[str, str, Html]:
         bins = metrics.get("calibration", {}).get("bins", [])
         alt = "calibration: share correct over confidence"
         charts.append(chart(figures.calibration_plot(bins), alt, "Calibration"))
+        alt = "decision curve: net benefit over the threshold, beside treating all and none"
+        curves = metrics.get("decision_curve", {})
+        charts.append(chart(figures.decision_curves(curves), alt, "Decision curve"))
     else:
         frame = content.predictions
         for measure, words in (("dice", "Dice (0 to 1)"), ("hd95", "Hausdorff 95 (mm)")):
@@ -112,6 +135,7 @@ def _scores(content: RunContent) -> tuple[str, str, Html]:
         "Scores",
         tag("p", explained, class_="soft"),
         score_table(metrics["scores"]),
+        *_sets(metrics),
         tag("div", charts, class_="charts"),
     )
     return "scores", "Scores", body
@@ -164,28 +188,27 @@ def _split(content: Json) -> tuple[str, str, Html] | None:
 
 
 def _training(content: RunContent) -> tuple[str, str, Html]:
-    facts = content.json["training"]
-    rows = [
-        ("steps done", facts["steps"]),
-        ("steps planned", facts["steps planned"]),
-        ("time of training", None if facts["seconds"] is None else _time(facts["seconds"])),
-        ("finished", "yes" if facts["finished"] else "no"),
-        *flat(content.json["measured"]),
-    ]
-    curves = [
-        chart(figures.loss_curve(content.log), "training loss over steps", "Training loss"),
-        chart(
-            figures.validation_curve(content.log),
-            "validation scores over training steps",
-            "Scores on the validation subset, which choose the weights that are kept",
-        ),
-    ]
-    body = section(
-        "training",
-        "Training",
-        tag("div", curves, class_="charts"),
-        pairs([(n, v) for n, v in rows if v is not None]),
-    )
+    parts: list[Html] = []
+    for name, facts in content.json["training"].items():
+        rows = [
+            ("steps done", facts["steps"]),
+            ("steps planned", facts["steps planned"]),
+            ("time of training", None if facts["seconds"] is None else _time(facts["seconds"])),
+            ("finished", "yes" if facts["finished"] else "no"),
+        ]
+        log = content.logs[name]
+        curves = [
+            chart(figures.loss_curve(log), "training loss over steps", "Training loss"),
+            chart(
+                figures.validation_curve(log),
+                "validation scores over training steps",
+                "Scores on the validation subset, which choose the weights that are kept",
+            ),
+        ]
+        parts += [tag("h3", name)] if name else []
+        parts.append(tag("div", curves, class_="charts"))
+        parts.append(pairs([(n, v) for n, v in rows if v is not None]))
+    body = section("training", "Training", *parts, pairs(flat(content.json["measured"])))
     return "training", "Training", body
 
 

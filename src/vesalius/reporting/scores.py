@@ -20,6 +20,28 @@ SCORES: Mapping[str, tuple[str, str, bool]] = {
     "brier": ("Brier score", "squared distance of probabilities from the truth", True),
     "nll": ("Log loss", "surprise at the truth", True),
     "ece": ("Calibration error", "gap between confidence and share correct (ECE, 15 bins)", True),
+    "mcc": ("Matthews correlation", "correlation of truth and prediction", False),
+    "sensitivity_at_specificity_90": ("Sensitivity at 90 % specificity", "", False),
+    "sensitivity_at_specificity_95": ("Sensitivity at 95 % specificity", "", False),
+    "calibration_slope": (
+        "Calibration slope",
+        "1 where confidence is right; below: too sure",
+        False,
+    ),
+    "calibration_intercept": ("Calibration intercept", "0 where rates are right", False),
+    "quadratic_weighted_kappa": ("Weighted kappa", "agreement of grades beyond chance", False),
+    "grade_mae": ("Grades off", "mean distance between grades", True),
+    "sensitivity": ("Sensitivity", "share of positive cases that were found", False),
+    "specificity": ("Specificity", "share of negative cases that were left alone", False),
+    "label_accuracy": ("Accuracy of labels", "share of right labels", False),
+    "exact_match": ("Exact match", "share of cases with all labels right", False),
+    "micro_f1": ("Micro F1", "F1 over all labels of all cases together", False),
+    "interval_coverage": ("Coverage of intervals", "share that hold the truth", False),
+    "mae": ("Mean absolute error", "mean distance from the truth", True),
+    "rmse": ("Root mean square error", "", True),
+    "r2": ("R²", "share of the variance that is explained", False),
+    "spearman": ("Rank correlation", "Spearman's", False),
+    "interval_width": ("Width of intervals", "", True),
     "dice": ("Dice", "overlap: 1 is perfect, 0 none", False),
     "iou": ("IoU", "shared over joint voxels", False),
     "nsd": ("Surface Dice (NSD)", "share of the surface within tolerance", False),
@@ -27,7 +49,7 @@ SCORES: Mapping[str, tuple[str, str, bool]] = {
     "volume_error": ("Volume error", "magnitude of the difference in volume", True),
 }
 _HEADLINES = {
-    "classify": ("auc", "balanced_accuracy", "accuracy", "ece"),
+    "classify": ("auc", "mae", "balanced_accuracy", "accuracy", "r2", "ece"),
     "segment": ("dice", "nsd", "hd95", "iou"),
 }
 
@@ -174,6 +196,8 @@ def _remarks(score: Json) -> list[str]:
 def _bar(score: Json) -> Html:
     """Return value, interval and baseline on a line from 0 to 1 (empty for other ranges)."""
     value, low, high, base = (score.get(k) for k in ("value", "low", "high", "baseline"))
+    if score["name"].startswith("calibration_"):
+        return Html("")
     if score.get("unit") or value is None or not 0 <= value <= 1 or (base is not None and base > 1):
         return Html("")
     parts: list[Html] = [tag("rect", x=4, y=8, width=142, height=2, class_="track")]

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from vesalius.errors import CohortError, UsageError, did_you_mean
+from vesalius.tasks.class_order import class_order as class_order
+from vesalius.tasks.targets import Target
+from vesalius.tasks.truths import read_truths
 from vesalius.types import Json
 
 if TYPE_CHECKING:
@@ -16,20 +19,22 @@ if TYPE_CHECKING:
 
 CASES = ("auto", "patient", "study", "series", "image")
 CaseKind = Literal["patient", "study", "series", "image"]
-_MOST_CLASSES = 100
 # Where left and right look alike, mirroring is harmless. Elsewhere (heart on the left, liver on
 # the right) laterality is part of the answer, or the marker in the image is.
 _MIRRORED = {"US", "IVUS", "OP", "OPT", "OPV", "SM", "GM", "XC", "ES", "DMS"}
 _COLUMNS = (
     "key", "root", "files", "member", "format", "patient", "study", "series", "modality", "kind",
-    "scanner", "shape", "spacing", "affine", "calibrated", "stat_p01", "stat_p99", "mask_files",
-    "mask_member", "mask_format", "mask_names", "findings",
+    "plane", "scanner", "shape", "spacing", "affine", "calibrated", "stat_p01", "stat_p99",
+    "mask_files", "mask_member", "mask_format", "mask_names", "findings",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case: its rows (sorted by key), its patient and, for classification, its label."""
+    """One case: its rows (sorted by key), its patient and, for classification, its truth.
+
+    The forms of a truth are those of `targets`; they are text for every kind of target.
+    """
 
     key: str
     rows: tuple[Json, ...]
@@ -49,6 +54,7 @@ class Cases:
     kind: CaseKind
     audit: tuple[str, ...]
     flawed: frozenset[str]  # keys of images with an error among their findings
+    target: Target | None = None  # of classification
 
     def subset(self, rows: Mapping[str, str], name: str) -> list[Case]:
         """Return the cases of one subset; training cases come without flawed images.
@@ -78,27 +84,38 @@ class Cases:
         return out
 
 
-def classification_cases(cohort: Cohort, target: str | None, kind: str = "auto") -> Cases:
-    """Return the labelled cases of a cohort.
+def classification_cases(
+    cohort: Cohort,
+    target: str | None,
+    kind: str = "auto",
+    *,
+    target_kind: str = "auto",
+    known: Target | None = None,
+) -> Cases:
+    """Return the labelled cases of a cohort, with their target.
 
     Args:
         cohort: of any images.
-        target: name of a label; may be None where the cohort has just one.
+        target: name of a label, or of several separated by commas that each say yes or no to one
+            label of a multi-label target; may be None where the cohort has just one.
         kind: what one label applies to. `auto`: the patient where every image of a patient
             bears the same label and some patient has several; else likewise the study, the
             series; else the image.
+        target_kind: `auto`, a kind of target, or one with its classes in order
+            (`ordinal:low<mid<high`); see `truths.read_truths`.
+        known: the target of a run, for cases that it is to answer.
 
     Raises:
-        UsageError: unknown target or case, or a target that is no class.
-        CohortError: fewer than two classes, or a case with contradicting labels.
+        UsageError: unknown target or case, or a target that does not fit its kind.
+        CohortError: fewer than two classes, a class that `known` has not, or a case with
+            contradicting labels.
     """
-    column = _target_column(cohort, target)
+    names = target_names(cohort, target)
+    columns = [_column(name) for name in names]
     if kind not in CASES:
         raise UsageError(f"case must be one of {', '.join(CASES)}, got '{kind}'")
-    rows, audit = _usable(_rows(cohort, (*_COLUMNS, column)))
-    labelled = [(row, _class(row[column], column)) for row in rows if _known(row[column])]
-    if len(labelled) < len(rows):
-        audit.append(f"{len(rows) - len(labelled)} images bear no '{column[6:]}' and are left out")
+    rows, audit = _usable(_rows(cohort, (*_COLUMNS, *columns)))
+    chosen, labelled, lines = read_truths(rows, columns, names, target_kind, known)
     level = _case_kind(labelled) if kind == "auto" else kind
     groups: dict[str, list[tuple[Json, str]]] = defaultdict(list)
     for row, label in labelled:
@@ -113,13 +130,66 @@ def classification_cases(cohort: Cohort, target: str | None, kind: str = "auto")
             )
         ordered = tuple(sorted((row for row, _ in members), key=lambda row: row["key"]))
         cases.append(Case(key, ordered, ordered[0]["patient"] or key, labels.pop()))
-    found = Counter(case.truth for case in cases)
-    if not 2 <= len(found) <= _MOST_CLASSES:
-        raise CohortError(
-            f"the target '{column[6:]}' must have 2 to {_MOST_CLASSES} classes, got {len(found)}"
-        )
     audit.insert(0, f"{len(cases)} cases (one label per {level}), {len(labelled)} images")
-    return Cases(tuple(cases), level, tuple(audit), _flawed(cohort))  # type: ignore[arg-type]  # checked above
+    return Cases(
+        tuple(cases),
+        level,  # type: ignore[arg-type]  # checked above
+        (*audit, *lines),
+        _flawed(cohort),
+        chosen,
+    )
+
+
+def target_names(cohort: Cohort, target: str | None) -> list[str]:
+    """Return the cohort's labels that `target` names, separated by commas; None: its only one.
+
+    Raises:
+        UsageError: an unknown label, one that is named twice, or None where there are several.
+    """
+    names = list(cohort.targets)
+    if target is None:
+        if len(names) == 1:
+            return names
+        raise UsageError(
+            f"--target must name one label of the cohort: {', '.join(names) or 'it has none'}"
+        )
+    columns = {_column(name): name for name in names}
+    found = []
+    for part in target.split(","):
+        # A label may itself be called label_0.
+        fits = [
+            c for c in (_column(part), _column(part.strip().removeprefix("label_"))) if c in columns
+        ]
+        if not fits:
+            raise UsageError(
+                f"the cohort has no label '{part.strip()}'; it has: {', '.join(names) or 'none'}."
+                f"{did_you_mean(part.strip(), names)}"
+            )
+        found.append(columns[fits[0]])
+    if len(set(found)) < len(found):
+        raise UsageError(f"--target must name each label once, got '{target}'")
+    return found
+
+
+def case_groups(cohort: Cohort, cases: Sequence[Case]) -> dict[str, int]:
+    """Return case key -> group: cases of one patient, or of nearly equal images, share theirs.
+
+    What is held out must hold whole groups, see `cohorts.grouping`.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    from vesalius.cohorts.grouping import NEEDED, group_rows
+
+    table = cohort.to_arrow(list(NEEDED))
+    of = dict(zip(table["key"].to_pylist(), group_rows(table).of.tolist(), strict=True))
+    pairs = [(n, of[row["key"]]) for n, case in enumerate(cases) for row in case.rows]
+    count = len(cases) + 1 + max(of.values())
+    ones = [1] * len(pairs)
+    places = ([n for n, _ in pairs], [len(cases) + group for _, group in pairs])
+    linked = coo_array((ones, places), shape=(count, count))
+    found = connected_components(linked, directed=False)[1]
+    return {case.key: int(found[n]) for n, case in enumerate(cases)}
 
 
 def segmentation_cases(cohort: Cohort) -> Cases:
@@ -145,14 +215,6 @@ def segmentation_cases(cohort: Cohort) -> Cases:
     return Cases(tuple(cases), "image", tuple(audit), _flawed(cohort))
 
 
-def class_order(names: Iterable[str]) -> list[str]:
-    """Return class names in order: by number where all are numbers, else by letters."""
-    distinct = sorted(set(names))
-    if all(_is_number(name) for name in distinct):
-        return sorted(distinct, key=float)
-    return distinct
-
-
 def mirror_is_harmless(modalities: Iterable[str]) -> bool:
     """Return whether images of all these modalities may be mirrored; unknown ones may not."""
     found = set(modalities)
@@ -176,46 +238,10 @@ def _flawed(cohort: Cohort) -> frozenset[str]:
     return frozenset(str(key) for key in errors["key"] if key)
 
 
-def _target_column(cohort: Cohort, target: str | None) -> str:
+def _column(name: str) -> str:
     from vesalius.cohorts.schema import label_column
 
-    names = list(cohort.targets)
-    if target is None:
-        if len(names) == 1:
-            return label_column(names[0])
-        raise UsageError(
-            f"--target must name one label of the cohort: {', '.join(names) or 'it has none'}"
-        )
-    column = label_column(target.removeprefix("label_"))
-    if column not in [label_column(name) for name in names]:
-        raise UsageError(
-            f"the cohort has no label '{target}'; it has: {', '.join(names) or 'none'}."
-            f"{did_you_mean(target, names)}"
-        )
-    return column
-
-
-def _known(value: Any) -> bool:
-    return value is not None and value == value and str(value).strip() != ""
-
-
-def _class(value: Any, column: str) -> str:
-    if isinstance(value, float):
-        if not value.is_integer():
-            raise UsageError(
-                f"the target '{column[6:]}' holds the number {value}: classes are text or whole "
-                "numbers"
-            )
-        value = int(value)
-    return str(value).strip()
-
-
-def _is_number(name: str) -> bool:
-    try:
-        float(name)
-    except ValueError:
-        return False
-    return True
+    return label_column(name)
 
 
 def _group(row: Json, level: str) -> str:

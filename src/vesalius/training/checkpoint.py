@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 MODEL = "model."
+AVERAGE = "average."
 OPTIMIZER = "optimizer."
 
 
@@ -57,22 +58,35 @@ def save_model(path: Path, model: nn.Module, record: Json) -> None:
 
 
 def save_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, record: Json
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    record: Json,
+    average: nn.Module,
 ) -> None:
-    """Write everything from which `load_state` continues."""
+    """Write everything from which `load_state` continues.
+
+    `average` is the running mean of the model, or the model itself where there is none.
+    """
     tensors = {MODEL + name: value for name, value in model.state_dict().items()}
+    if average is not model:
+        tensors |= {AVERAGE + name: value for name, value in average.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             tensors[f"{OPTIMIZER}{number}.{name}"] = value
     save_tensors(path, tensors, record)
 
 
-def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Json:
-    """Load model and optimizer in place and return the record."""
+def load_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module
+) -> Json:
+    """Load model, optimizer and running mean in place and return the record."""
     tensors, record = load_tensors(path)
-    model.load_state_dict(
-        {name[len(MODEL) :]: value for name, value in tensors.items() if name.startswith(MODEL)}
-    )
+    for start, module in ((MODEL, model), (AVERAGE, average)):
+        if start == MODEL or average is not model:
+            module.load_state_dict(
+                {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
+            )
     state: dict[int, dict[str, Any]] = {}
     for name, value in tensors.items():
         if name.startswith(OPTIMIZER):

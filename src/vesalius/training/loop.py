@@ -7,6 +7,7 @@ of seed and step, and returns the loss; `validate(model)` returns scores, of whi
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -48,6 +49,9 @@ class Settings:
         validate_every: steps between validations; one always follows the last step.
         checkpoint_seconds: at least this long between two saved states; longer where saving is
             slow, so that it takes a twentieth of the time at most.
+        ema: decay of the running mean of the weights, which is what is validated and kept (Polyak
+            averaging; Tarvainen & Valpola, NeurIPS 2017: at most `(1 + step) / (10 + step)`); 0:
+            the weights themselves.
         stop_after: seconds of training (those before a crash included) after which the loop
             stops even if the machine turned out slower than the probe; None under --steps.
     """
@@ -59,6 +63,7 @@ class Settings:
     clip_norm: float
     validate_every: int
     checkpoint_seconds: float = 1.0
+    ema: float = 0.0
     stop_after: float | None = None
 
     @classmethod
@@ -72,6 +77,7 @@ class Settings:
             weight_decay=optimizer["weight_decay"],
             clip_norm=optimizer["clip_norm"],
             validate_every=max(1, steps // validations),
+            ema=optimizer.get("ema", 0.0),
             stop_after=measured.get("stop_after"),
         )
 
@@ -119,9 +125,11 @@ def fit(
     optimizer = make_optimizer(model, settings)
     record: Json = {"step": 0, "best_step": -1, "best": {}, "seconds": 0.0, "sum": 0.0, "n": 0}
     record |= {"ended": ""}
+    average = copy.deepcopy(model) if settings.ema else model
     if (folder / STATE).exists():
-        record = checkpoint.load_state(folder / STATE, model, optimizer)
+        record = checkpoint.load_state(folder / STATE, model, optimizer, average)
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
+    judged = fabric.setup_module(average) if settings.ema else wrapped
     with Log(folder / LOG, keep_to_step=record["step"] if record["step"] else -1) as log:
         if not record["step"]:
             log.write("start", step=0, steps=settings.steps)
@@ -143,6 +151,8 @@ def fit(
             nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
             wrapped_optimizer.step()
             step += 1
+            if settings.ema:
+                _follow(average, model, min(settings.ema, (1 + step) / (10 + step)))
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise RunError(
@@ -162,19 +172,19 @@ def fit(
                 record["sum"], record["n"] = 0.0, 0
                 log.write("step", step=step, loss=mean, lr=rate, seconds=round(seconds, 2))
             if step % settings.validate_every == 0 or last:
-                wrapped.eval()
+                judged.eval()
                 with torch.no_grad():
-                    scores = dict(validate(wrapped))
+                    scores = dict(validate(judged))
                 seconds = before + time.monotonic() - start
                 log.write("validation", step=step, scores=scores, seconds=round(seconds, 2))
                 if record["best_step"] < 0 or scores["score"] > record["best"]["score"]:
                     record["best_step"], record["best"] = step, scores
-                    checkpoint.save_model(folder / BEST, model, {"step": step, "scores": scores})
+                    checkpoint.save_model(folder / BEST, average, {"step": step, "scores": scores})
             if last or now - saved >= pause:
                 record["step"], record["seconds"] = step, seconds
                 begin = time.monotonic()
                 log.sync()
-                checkpoint.save_state(folder / STATE, model, optimizer, record)
+                checkpoint.save_state(folder / STATE, model, optimizer, record, average)
                 saved = time.monotonic()
                 pause = max(settings.checkpoint_seconds, 20 * (saved - begin))
             if progress is not None:
@@ -183,3 +193,13 @@ def fit(
     tensors, best = checkpoint.load_tensors(folder / BEST)
     model.load_state_dict(tensors)
     return Outcome(step, best["step"], best["scores"], record["seconds"], record["ended"])
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move every floating tensor of `average` a step towards that of `model`; copy the others."""
+    for held, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if held.is_floating_point():
+            held.lerp_(value.to(held.dtype), 1 - decay)
+        else:
+            held.copy_(value)

@@ -1,34 +1,168 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses: weighted cross-entropy for cases, Dice plus cross-entropy for voxels."""
+"""Losses of classes, label sets, grades, numbers and voxels, and the weights that balance them.
+
+Every loss of cases is a sum over the batch divided by its number of cases, whatever classes or
+unknown labels it happens to hold: a case counts the same whichever batch it falls into, and the
+expected gradient of a batch is that of all training cases.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from vesalius.types import Json
+
+MOST = 10.0  # times that a label's rarer answer may outweigh its commoner one
 
 
 def class_weights(counts: Sequence[int], *, power: float = 0.5) -> list[float]:
     """Return one weight per class, `count ** -power`, scaled to mean 1 over the cases."""
     raw = [max(1, count) ** -power for count in counts]
     mean = sum(w * n for w, n in zip(raw, counts, strict=True)) / max(1, sum(counts))
-    return [w / mean for w in raw]
+    return [w / mean for w in raw] if mean else [1.0] * len(raw)
+
+
+def label_weights(
+    counts: Sequence[tuple[int, int]], *, power: float = 0.5, most: float = MOST
+) -> list[tuple[float, float]]:
+    """Return the weights of absent and of present, for each label of a multi-label target.
+
+    Args:
+        counts: for each label, the cases without it and the cases with it.
+        power: of the ratio of the two counts.
+        most: bound of the ratio of the two weights: a label that one case in a thousand bears
+            must not make that case outweigh its batch.
+
+    The two weights of a label have mean 1 over the cases that it is known of.
+    """
+    out = []
+    for absent, present in counts:
+        ratio = (max(1, absent) / max(1, present)) ** power
+        ratio = min(max(ratio, 1 / most), most)
+        mean = (absent + present * ratio) / (absent + present) if absent + present else 1.0
+        out.append((1 / mean, ratio / mean))
+    return out
+
+
+def imbalance(counts: Mapping[str, int], *, power: float = 0.5) -> Json:
+    """Return how uneven classes are, and what balances them, for the audit.
+
+    Returns:
+        `counts`; `majority`, the share of the largest class, which is the accuracy of always
+        answering it; `ratio` of the largest to the smallest count (None where a class has no
+        case); `effective_classes`, the exponential of the entropy of the shares (Hill, Ecology
+        54, 1973): the number of even classes that would be as diverse; `weights`, those of
+        `class_weights`.
+    """
+    total = sum(counts.values())
+    shares = [count / max(1, total) for count in counts.values()]
+    entropy = -sum(share * math.log(share) for share in shares if share)
+    least = min(counts.values(), default=0)
+    weights = class_weights(list(counts.values()), power=power)
+    return {
+        "counts": dict(counts),
+        "majority": round(max(shares, default=0.0), 6),
+        "ratio": round(max(counts.values()) / least, 6) if least else None,
+        "effective_classes": round(math.exp(entropy), 6) if total else 0.0,
+        "weights": {name: round(w, 6) for name, w in zip(counts, weights, strict=True)},
+    }
 
 
 def cross_entropy(
     logits: Tensor, truth: Tensor, weights: Tensor | None = None, *, smoothing: float = 0.0
 ) -> Tensor:
-    """Return the mean weighted cross-entropy of `(N, classes)` logits and `(N,)` indices.
+    """Return the mean weighted cross-entropy.
 
-    Each case's loss is multiplied by its class's weight; the sum is divided by N, so that a batch
-    does not change its scale with the classes that it happens to hold.
+    Args:
+        logits: `(N, classes)`.
+        truth: `(N,)` indices, or `(N, classes)` probabilities (of mixed or of taught cases).
+        weights: `(classes,)`; each case's loss is multiplied by its class's.
+        smoothing: share of the truth that is spread over all classes.
     """
+    wanted = truth.float() if truth.is_floating_point() else truth
     losses = functional.cross_entropy(
-        logits.float(), truth, weights, reduction="none", label_smoothing=smoothing
+        logits.float(), wanted, weights, reduction="none", label_smoothing=smoothing
     )
     return losses.mean()
+
+
+def binary_cross_entropy(
+    logits: Tensor, truth: Tensor, weights: Tensor | None = None, *, smoothing: float = 0.0
+) -> Tensor:
+    """Return the mean over cases and labels of the cross-entropy of each label alone.
+
+    Args:
+        logits: `(N, labels)`.
+        truth: `(N, labels)` in 0 to 1, NaN where it is unknown: such an entry adds nothing.
+        weights: `(labels, 2)` of absent and of present (`label_weights`).
+        smoothing: share of each truth that is spread over absent and present.
+    """
+    logits, truth = logits.float(), truth.float()
+    known = ~truth.isnan()
+    present = torch.where(known, truth, 0.0) * (1 - smoothing) + smoothing / 2
+    absent = 1 - present
+    if weights is not None:
+        absent, present = weights[:, 0] * absent, weights[:, 1] * present
+    losses = absent * functional.softplus(logits) + present * functional.softplus(-logits)
+    return torch.where(known, losses, 0.0).mean()
+
+
+def ordinal_log_probabilities(logits: Tensor) -> Tensor:
+    """Return the logarithms `(N, grades)` of the probabilities that `(N, grades - 1)` logits mean.
+
+    Logit k is that of a grade above k among the cases of grade k or above, as in CORN (Shi, Cao
+    and Raschka: Deep neural networks for rank-consistent ordinal regression based on conditional
+    probabilities, Pattern Analysis and Applications 26, 2023), which is the continuation-ratio
+    model (Fienberg 1980). The chance of a grade above k is the product of the first k + 1 of
+    these probabilities: it never grows with k, so that no grade has a negative probability,
+    whatever the logits.
+    """
+    logits = logits.float()
+    above = functional.logsigmoid(logits).cumsum(dim=1)
+    here = functional.logsigmoid(-logits)
+    start = torch.zeros_like(logits[:, :1])
+    return torch.cat([start, above], dim=1) + torch.cat([here, start], dim=1)
+
+
+def ordinal_cross_entropy(
+    logits: Tensor, truth: Tensor, weights: Tensor | None = None, *, smoothing: float = 0.0
+) -> Tensor:
+    """Return the mean weighted negative log-likelihood of grades.
+
+    Args:
+        logits: `(N, grades - 1)`, see `ordinal_log_probabilities`.
+        truth: `(N,)` indices, or `(N, grades)` probabilities.
+        weights: `(grades,)`, of each case by its grade.
+        smoothing: share of the truth that is spread over all grades.
+
+    A case's sum of CORN's conditional losses is this likelihood. CORN divides the batch's sum by
+    the number of conditional losses, which grows with the grades in it; here it is divided by the
+    number of cases.
+    """
+    return cross_entropy(ordinal_log_probabilities(logits), truth, weights, smoothing=smoothing)
+
+
+def huber(
+    values: Tensor, truth: Tensor, weights: Tensor | None = None, *, delta: float = 1.0
+) -> Tensor:
+    """Return the mean Huber loss (Huber, Ann. Math. Statist. 35, 1964).
+
+    Args:
+        values: `(N, 1)` or `(N,)`, standardized (mean 0, standard deviation 1 in training).
+        truth: `(N,)`, on the same scale.
+        weights: `(N,)`, of each case.
+        delta: error, in standard deviations, up to which the loss is half its square; beyond, it
+            grows in a line, so that a gross error of measurement does not lead the fit.
+    """
+    losses = functional.huber_loss(
+        values.float().reshape(-1), truth.float(), reduction="none", delta=delta
+    )
+    return (losses if weights is None else losses * weights).mean()
 
 
 def dice_cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:

@@ -110,6 +110,8 @@ def assemble(
     metadata: dict[str, Any] = {
         "kind": stack.kind,
         "label": stack.label,
+        "manufacturer": head.manufacturer,
+        "model": head.model,
         "photometric": head.photometric,
         "inverted": inverted,
         "spacing_source": stack.slices[0].spacing_source,

@@ -1,52 +1,72 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training a classifier: views on disk, batches of cases, the loop, the final validation."""
+"""Training a classifier: frozen features and their heads, networks, the mixture, its trust.
+
+1. The views of all images are written to the run's cache.
+2. Frozen, pretrained encoders embed them; heads are cross-fitted on training and validation cases.
+3. The plan's networks are trained on training cases, the best state by validation kept.
+4. The heads' mixture is selected on what they said of training and validation cases when these
+   were held out; then that mixture and the networks are weighed on validation cases.
+5. Calibration, label sets and the refusal of outliers are fitted on calibration cases, which
+   served none of the above.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vesalius.errors import CohortError, DataError
-from vesalius.files import fsync_file, read_json, write_json
-from vesalius.metrics import classification_scores
-from vesalius.normalization import Normalizer
-from vesalius.tasks.cases import Case, Cases
-from vesalius.tasks.classify.model import new_model, pooling_weights
-from vesalius.tasks.classify.predict import Answer, Classifier, write_scores
-from vesalius.tasks.classify.views import make_views
+from vesalius.errors import CohortError
+from vesalius.files import write_json
+from vesalius.tasks.cases import Case, Cases, case_groups
+from vesalius.tasks.classify.batch import FACTS
+from vesalius.tasks.classify.crossfit import crossfit
+from vesalius.tasks.classify.embeddings import FrozenEncoder, embed_store, embedded
+from vesalius.tasks.classify.ensemble import losses, mix, select
+from vesalius.tasks.classify.heads import Embedded
+from vesalius.tasks.classify.members import HeadMember, Member, NetworkMember, save_members
+from vesalius.tasks.classify.network import Lesson, measure, train_network
+from vesalius.tasks.classify.outliers import OutlierScore
+from vesalius.tasks.classify.predict import TRUST, TRUST_ARRAYS, Answer, Classifier, Mixture
+from vesalius.tasks.classify.scoring import write_scores
+from vesalius.tasks.classify.store import Store, prepare
+from vesalius.tasks.classify.thresholds import choose_threshold
+from vesalius.tasks.classify.trust import Trust, fit_trust
+from vesalius.tasks.classify.warm_start import network_weights
 from vesalius.tasks.normalizing import fitted_normalizer
 from vesalius.tasks.run import Run
-from vesalius.training import budget, checkpoint, device
-from vesalius.training.augment import Augmentation, augment
-from vesalius.training.loop import Settings, StepLoss, Validate, fit
-from vesalius.training.loss import cross_entropy
-from vesalius.training.order import batch_positions, step_random
-from vesalius.types import Array, Json, Progress
+from vesalius.tasks.targets import Target
+from vesalius.training import checkpoint, device
+from vesalius.types import Array, Json, PathLike, Progress
 
 if TYPE_CHECKING:
     from vesalius.cohorts import Cohort
 
-_CASES_AT_ONCE = 32
+
+_REFERENCES = 5000  # training cases that outliers are compared with
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
-    """The prepared views of all training and validation images, in one memory-mapped file."""
+class _Rows:
+    """The cases of each subset that have an image at least, and their views."""
 
-    array: Array  # (views, C, ...) float16, on disk
-    places: dict[str, tuple[int, int]]  # image key -> first view, number of views
-    failures: dict[str, str]  # image key -> why it could not be prepared
+    store: Store
+    target: Target
+    groups: dict[str, int]  # case key -> what must lie in one fold
+    train: list[Case]
+    val: list[Case]
+    calibration: list[Case]
 
-    def of(self, key: str) -> Array:
-        """Return the views of one image."""
-        start, count = self.places[key]
-        return np.asarray(self.array[start : start + count])
+    @property
+    def pool(self) -> list[Case]:
+        """What heads are fitted on."""
+        return [*self.train, *self.val]
 
 
 def train_run(
@@ -56,6 +76,7 @@ def train_run(
     *,
     started: float,
     progress: Progress | None = None,
+    start: PathLike | None = None,
 ) -> Run:
     """Train until the plan's budget is used, or go on after an interruption; return the run.
 
@@ -65,187 +86,209 @@ def train_run(
         cases: of the cohort.
         started: `time.monotonic()` when the user's minutes began.
         progress: called as `progress(stage, done, total)`.
+        start: a finished run whose network's weights to begin with.
     """
-    subsets = run.subsets()
-    train, val = cases.subset(subsets, "train"), cases.subset(subsets, "val")
-    if not val:
+    subsets, decisions = run.subsets(), run.decisions
+    parts = {name: cases.subset(subsets, name) for name in ("train", "val", "calibration")}
+    if not parts["val"]:
         raise CohortError("the split has no validation cases; give a --split file that has")
-    decisions, seed = run.decisions, int(run.plan["seed"])
-    normalizer = fitted_normalizer(run, cohort, train)
-    views = _prepare(run, cohort, [*train, *val], normalizer, progress)
-    train = [case for case in train if any(row["key"] in views.places for row in case.rows)]
-    model = new_model(decisions, seed)
-    fabric = device.start(decisions["precision"])
-    step_loss = _step_loss(decisions, views, train, seed, fabric.device)
-    validate = _validation(decisions, views, val, fabric.device)
-    if "steps" not in run.plan["measured"]:
-        measured = budget.measure_steps(
-            decisions["budget"],
-            new_model(decisions, 0),
-            step_loss=step_loss,
-            validate=validate,
-            fabric=fabric,
-            started=started,
-            finals=4,  # in 32 bit, with scores and report
-            most=max(10, decisions["max_epochs"] * len(train) // decisions["batch"]),
-        )
-        run = run.measure(**measured)
-    settings = Settings.from_plan(decisions["optimizer"], run.plan["measured"], budget.VALIDATIONS)
-    outcome = fit(
-        model,
-        step_loss=step_loss,
-        validate=validate,
-        settings=settings,
-        folder=run.path,
-        fabric=fabric,
-        progress=progress,
-    )
-    record = {"plan": run.id, "step": outcome.best_step}
-    checkpoint.save_model(run.path / "model.safetensors", model, record)
-    classifier = Classifier(model, decisions, normalizer)
-    write_scores(run, val, list(_answers(classifier, views, val)), "val")
+    normalizer = fitted_normalizer(run, cohort, parts["train"])
+    everything = [case for part in parts.values() for case in part]
+    store = prepare(run.path / "cache", cohort, everything, decisions, normalizer, progress)
+    target = Target.from_json(decisions["target"])
+    groups = case_groups(cohort, everything)
+    rows = _Rows(store, target, groups, *(store.served(part) for part in parts.values()))
+    if not rows.val or not rows.train:
+        raise CohortError("no image of training or of validation can be used: see `vesalius check`")
+    encoders = [FrozenEncoder(spec, run.path) for spec in decisions["frozen"]]
+    heads, said = _heads(run, rows, encoders, progress)
+    run, networks, held = _networks(run, rows, started, progress, start)
+    members: list[Member] = [*heads, *networks]
+    weights, held = _weigh(rows, said, held)
+    raw = mix(held, weights)
+    run, mixture = _keep(run, members, held, weights, encoders, rows)
+    trust = _operating(_trust(mixture, rows), decisions["operating"], raw, rows)
+    write_json(run.path / TRUST, trust.to_json())
+    if trust.outliers is not None:
+        arrays = {n: torch.from_numpy(a) for n, a in trust.outliers.arrays().items()}
+        checkpoint.save_tensors(run.path / TRUST_ARRAYS, arrays, {"plan": run.id})
+    classifier = Classifier(mixture, decisions, normalizer, trust)
+    _, embeddings = mixture.answer([store.images(case) for case in rows.val])
+    answers = classifier.trusted(raw, embeddings, [store.lost(case) for case in rows.val])
+    unread = [case for case in parts["val"] if case not in rows.val]
+    failures = [Answer(None, store.lost(case)) for case in unread]
+    write_scores(run, [*rows.val, *unread], [*answers, *failures], "val")
     shutil.rmtree(run.path / "cache", ignore_errors=True)
-    lost = [f"image {key} could not be prepared: {why}" for key, why in views.failures.items()]
-    return run.note(*lost).measure(
-        finished=True,
-        steps_done=outcome.steps,
-        best_step=outcome.best_step,
-        ended=outcome.ended,
-        training_seconds=round(outcome.seconds, 1),
-    )
+    lost = [f"image {key} could not be prepared: {why}" for key, why in store.failures.items()]
+    return run.note(*trust.notes, *lost).measure(finished=True)
 
 
-def _prepare(
-    run: Run,
-    cohort: Cohort,
-    cases: Sequence[Case],
-    normalizer: Normalizer,
-    progress: Progress | None,
-) -> Views:
-    """Write the views of every image to the run's cache, one image in memory at a time."""
-    folder = run.path / "cache"
-    index = folder / "views.json"
-    if index.exists():
-        held = read_json(index)
-        shape, places = held["shape"], {k: (a, n) for k, (a, n) in held["places"].items()}
-        failures = held["failures"]
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        places, failures, shape = {}, {}, []
-        rows = [row for case in cases for row in case.rows]
-        total = 0
-        with (folder / "views.f16").open("wb") as stream:
-            for done, row in enumerate(rows, 1):
-                try:
-                    views = make_views(cohort.read(row), run.decisions, normalizer)
-                except DataError as error:
-                    failures[row["key"]] = str(getattr(error, "reason", error))
-                    continue
-                stream.write(np.ascontiguousarray(views).tobytes())
-                places[row["key"]] = (total, len(views))
-                total += len(views)
-                shape = [total, *views.shape[1:]]
-                if progress is not None:
-                    progress("preparing images", done, len(rows))
-        if not places:
-            raise CohortError(
-                f"none of the {len(rows)} images can be used; the first says: "
-                f"{next(iter(failures.values()))}"
+def _heads(
+    run: Run, rows: _Rows, encoders: Sequence[FrozenEncoder], progress: Progress | None
+) -> tuple[list[Member], list[Array]]:
+    """Return fitted heads, and what they said of the pool's cases when these were held out."""
+    members: list[Member] = []
+    held = []
+    pool, decisions = rows.pool, run.decisions
+    for number, encoder in enumerate(encoders):
+        spec = decisions["frozen"][number]
+        cases = _embed(run, rows, number, encoder, pool, progress)
+        for place, head in enumerate(spec["heads"], 1):
+            fitted = crossfit(
+                head,
+                cases,
+                [case.truth for case in pool],
+                [rows.groups[case.key] for case in pool],
+                rows.target,
+                facts=[len(decisions["facts"][fact]) for fact in FACTS],
+                weights=_weights(decisions),
+                seed=int(run.plan["seed"]),
             )
-        fsync_file(folder / "views.f16")
-        write_json(index, {"shape": shape, "places": places, "failures": failures})
-    array = np.memmap(folder / "views.f16", np.float16, "r", shape=tuple(shape))
-    return Views(array, places, failures)
+            name = f"{spec['encoder']}-{spec['size']}-{head['name']}"
+            members.append(HeadMember(name, number, fitted.spec, fitted.head, rows.target))
+            held.append(fitted.held_out)
+            if progress is not None:
+                progress("fitting heads", place, len(spec["heads"]))
+    return members, held
 
 
-def _step_loss(
-    decisions: Json, views: Views, train: Sequence[Case], seed: int, where: torch.device
-) -> StepLoss:
-    settings = Augmentation(
-        rotation=decisions["augmentation"]["rotation"],
-        scale=decisions["augmentation"]["scale"],
-        shift=decisions["augmentation"]["shift"],
-        flips=tuple(decisions["augmentation"]["flips"]),
-    )
-    classes = {name: index for index, name in enumerate(decisions["classes"])}
-    weights = torch.tensor(decisions["class_weights"], device=where)
-    most = decisions["input"]["views"]
-
-    def step_loss(model: nn.Module, step: int) -> Tensor:
-        rng = step_random(seed, step)
-        chosen = [train[p] for p in batch_positions(len(train), decisions["batch"], step, seed)]
-        drawn = [_draw(case, views, most, rng) for case in chosen]
-        batch = np.concatenate([part for case in drawn for part in case]).astype(np.float32)
-        moved, _ = augment(torch.from_numpy(batch).to(where), settings, rng)
-        pooling = torch.from_numpy(pooling_weights([[len(p) for p in case] for case in drawn]))
-        truth = torch.tensor([classes[case.truth] for case in chosen], device=where)
-        torch.manual_seed(int(rng.integers(2**31)))  # dropout
-        logits = model(moved, pooling.to(where))
-        return cross_entropy(logits, truth, weights, smoothing=decisions["label_smoothing"])
-
-    return step_loss
+def _embed(
+    run: Run,
+    rows: _Rows,
+    number: int,
+    encoder: FrozenEncoder,
+    cases: Sequence[Case],
+    progress: Progress | None,
+) -> Embedded:
+    path = run.path / "cache" / f"embeddings-{number}.npy"
+    table = embed_store(path, encoder, rows.store, progress)
+    keys = [[r["key"] for r in case.rows if r["key"] in table] for case in cases]
+    return embedded([[(table[k], rows.store.facts[k]) for k in case] for case in keys])
 
 
-def _draw(case: Case, views: Views, most: int, rng: np.random.Generator) -> list[Array]:
-    """Return at most about `most` views of a case, spread over its images."""
-    keys = [row["key"] for row in case.rows if row["key"] in views.places]
-    if len(keys) > most:
-        keys = [keys[place] for place in rng.choice(len(keys), most, replace=False)]
-    each = max(1, most // len(keys))
-    out = []
-    for key in keys:
-        held = views.of(key)
-        if len(held) > each:
-            held = held[np.sort(rng.choice(len(held), each, replace=False))]
-        out.append(held)
-    return out
-
-
-def _validation(
-    decisions: Json, views: Views, val: Sequence[Case], where: torch.device
-) -> Validate:
-    classes = decisions["classes"]
-    served = [c for c in val if any(row["key"] in views.places for row in c.rows)]
-    truth = np.array([classes.index(case.truth) for case in served])
-
-    def validate(model: nn.Module) -> dict[str, float]:
-        logits = []
-        for start in range(0, len(served), 16):
-            held = [
-                [views.of(row["key"]) for row in case.rows if row["key"] in views.places]
-                for case in served[start : start + 16]
-            ]
-            batch = np.concatenate([part for case in held for part in case]).astype(np.float32)
-            pooling = torch.from_numpy(pooling_weights([[len(p) for p in c] for c in held]))
-            logits.append(model(torch.from_numpy(batch).to(where), pooling.to(where)).cpu())
-        table = torch.softmax(torch.cat(logits).double(), dim=1).numpy()
-        patients = [case.patient for case in served]
-        scores = classification_scores(truth, table, classes, patients, draws=1)
-        found = {s.name: s.value for s in scores if not s.label}
-        loss = float(-np.log(np.maximum(table[np.arange(len(truth)), truth], 1e-12)).mean())
-        auc = found.get("auc")
-        # The loss breaks ties between equal areas, and decides where the area is undefined.
-        return {
-            "score": (auc or 0.0) - 1e-3 * loss,
-            "loss": loss,
-            **({} if auc is None else {"auc": auc}),
+def _networks(
+    run: Run,
+    rows: _Rows,
+    started: float,
+    progress: Progress | None,
+    start: PathLike | None,
+) -> tuple[Run, list[Member], list[Array]]:
+    """Train the plan's networks; return them and what they say of the validation cases."""
+    decisions = run.decisions
+    fabric = device.start(decisions["precision"])
+    measured: Json = dict(run.plan["measured"].get("networks", {}))
+    members: list[Member] = []
+    held = []
+    for number, spec in enumerate(decisions["networks"]):
+        name = spec["name"]
+        seed = int(run.plan["seed"]) + number
+        lesson = Lesson(
+            spec, rows.store, rows.train, rows.val, rows.target, _weights(decisions), seed,
+            None if start is None else network_weights(start, spec),
+        )  # fmt: skip
+        if name not in measured:
+            asked = _share(decisions["budget"], started, len(decisions["networks"]) - number)
+            measured[name] = measure(lesson, asked, fabric, started, finals=4)
+            run = run.measure(networks=measured)
+        folder = run.path / "networks" / name
+        model, outcome = train_network(lesson, folder, measured[name], fabric, progress)
+        measured[name] = {
+            **measured[name],
+            "steps_done": outcome.steps,
+            "best_step": outcome.best_step,
+            "ended": outcome.ended,
+            "training_seconds": round(outcome.seconds, 1),
         }
-
-    return validate
-
-
-def _answers(classifier: Classifier, views: Views, cases: Sequence[Case]) -> Iterator[Answer]:
-    """Yield the answers for prepared cases, in order, some at a time."""
-    for start in range(0, len(cases), _CASES_AT_ONCE):
-        part = cases[start : start + _CASES_AT_ONCE]
-        held = [[views.of(k) for k in _keys(case) if k in views.places] for case in part]
-        served = [images for images in held if images]
-        answers: Array = classifier.probabilities(served) if served else np.empty((0, 0))
-        table = iter(answers)
-        for case, images in zip(part, held, strict=True):
-            lost = [f"image {k}: {views.failures[k]}" for k in _keys(case) if k in views.failures]
-            yield Answer(next(table) if images else None, "; ".join(lost))
+        run = run.measure(networks=measured)
+        member = NetworkMember(name, spec, model, rows.target)
+        members.append(member)
+        held.append(member.answer([rows.store.images(case) for case in rows.val], {}))
+    return run, members, held
 
 
-def _keys(case: Case) -> list[str]:
-    return [row["key"] for row in case.rows]
+def _weigh(
+    rows: _Rows, heads: Sequence[Array], networks: Sequence[Array]
+) -> tuple[Array, list[Array]]:
+    """Return each member's weight, heads first, and its answers to the validation cases."""
+    own = np.zeros(0)
+    on_val = [table[len(rows.train) :] for table in heads]
+    parts: list[Array] = list(networks)
+    if heads:
+        own = _select(rows, heads, rows.pool)
+        parts = [mix(on_val, own), *networks]
+    shares = _select(rows, parts, rows.val)
+    weights = np.concatenate([own * shares[0], shares[1:]]) if heads else shares
+    return weights, [*on_val, *networks]
+
+
+def _select(rows: _Rows, tables: Sequence[Array], cases: Sequence[Case]) -> Array:
+    truths, groups = [c.truth for c in cases], [rows.groups[c.key] for c in cases]
+    return select(tables, truths, groups, rows.target)
+
+
+def _share(asked: Json, started: float, networks: int) -> Json:
+    """Return the budget of the next of some networks: its part of the minutes that are left."""
+    if "minutes" not in asked:
+        return asked
+    spent = (time.monotonic() - started) / 60
+    return {"minutes": spent + max(0.0, float(asked["minutes"]) - spent) / networks}
+
+
+def _keep(
+    run: Run,
+    members: Sequence[Member],
+    held: Sequence[Array],
+    weights: Array,
+    encoders: Sequence[FrozenEncoder],
+    rows: _Rows,
+) -> tuple[Run, Mixture]:
+    """Save the members that weigh anything, and return their mixture."""
+    codes = rows.target.encode([case.truth for case in rows.val])
+    tried = [
+        {
+            **member.to_json(),
+            "weight": round(float(weight), 6),
+            "loss": round(float(losses(table, codes, rows.target).mean()), 5),
+        }
+        for member, table, weight in zip(members, held, weights, strict=True)
+    ]
+    kept = [place for place, weight in enumerate(weights) if weight > 0]
+    chosen = [members[place] for place in kept]
+    used = sorted({m.encoder for m in chosen if isinstance(m, HeadMember)})
+    serving = {number: encoders[number] for number in used}
+    save_members(run.path / "model.safetensors", chosen, serving, run.id)
+    run = run.measure(
+        members=[tried[place] for place in kept],
+        candidates={t["name"]: {"loss": t["loss"], "weight": t["weight"]} for t in tried},
+    )
+    return run, Mixture(chosen, serving, weights[kept])
+
+
+def _trust(mixture: Mixture, rows: _Rows) -> Trust:
+    """Fit calibration, label sets and the refusal of outliers."""
+    cases = rows.calibration
+    truths, patients = [c.truth for c in cases], [rows.groups[c.key] for c in cases]
+    if not cases:
+        return fit_trust(np.empty((0, 0)), truths, patients, rows.target, None, None)
+    raw, embeddings = mixture.answer([rows.store.images(case) for case in cases])
+    inside = mixture.embeddings([rows.store.images(case) for case in rows.train[:_REFERENCES]])
+    labels = None
+    if rows.target.kind in ("binary", "multiclass", "ordinal"):
+        labels = rows.target.encode([case.truth for case in rows.train[:_REFERENCES]])
+    outliers = OutlierScore.fit(inside, labels)
+    return fit_trust(raw, truths, patients, rows.target, outliers, embeddings)
+
+
+def _operating(trust: Trust, asked: Json, raw: Array, rows: _Rows) -> Trust:
+    """Choose the threshold that was asked for, on validation cases."""
+    if not asked:
+        return trust
+    positive = rows.target.encode([case.truth for case in rows.val]) == 1
+    point = choose_threshold(trust.calibrate(raw, rows.target)[:, 1], positive, **asked)
+    notes = (*trust.notes, f"threshold for {point.asked}: {point.threshold:.4f}", point.note)
+    return replace(trust, operating=point, notes=tuple(note for note in notes if note))
+
+
+def _weights(decisions: Json) -> Tensor | None:
+    held = decisions["class_weights"]
+    return None if held is None else torch.tensor(held, dtype=torch.float32)

@@ -3,47 +3,59 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from vesalius.errors import CohortError
-from vesalius.tasks.cases import Case, class_order, mirror_is_harmless
+from vesalius.errors import CohortError, UsageError, did_you_mean
+from vesalius.networks import IMAGE_NETWORKS
+from vesalius.networks.onnx_encoder import OnnxEncoder
+from vesalius.networks.pooling import POOLINGS
+from vesalius.networks.pretrained import PRETRAINED
+from vesalius.tasks.balance import balancing, case_counts
+from vesalius.tasks.cases import Case, mirror_is_harmless
+from vesalius.tasks.classify.batch import FACTS
 from vesalius.tasks.normalizing import method_name
+from vesalius.tasks.targets import Target
 from vesalius.training.device import best_precision
-from vesalius.training.loss import class_weights
-from vesalius.types import Json
+from vesalius.types import Json, PathLike
 
-SMALL = 48  # pixels up to which the network keeps full resolution in its first layers
-LARGEST = 128  # pixels of the longest side that the network sees
+SMALL = 48  # pixels up to which a network keeps full resolution in its first layers
+LARGEST = 224  # pixels of the longest side that is kept of an image
+TRAINED = 128  # ... that a network is trained on
 VOLUMETRIC = 40  # voxels up to which a volume is seen whole, by 3D convolutions
 SLICES = 8  # of a larger volume
 VIEWS = 8  # of one case in one training step
 MAX_EPOCHS = 100
+WAYS = ("imagenet", "inflate", "acs", "slices")
+_COUNTED = dict(zip(FACTS, ("modalities", "planes", "scanners"), strict=True))
+_KNOWN = 10  # images that a fact's value needs to be told apart
 
 
-def fingerprint(train: Sequence[Case]) -> Json:
-    """Return what the plan rests on: counts, shapes, modalities of the training images.
+def fingerprint(train: Sequence[Case], target: Target) -> Json:
+    """Return what the plan rests on: counts, shapes, facts of the training images.
 
     Raises:
-        CohortError: no training case, or a single class among them.
+        CohortError: no training case, or a single answer among them.
     """
     rows = [row for case in train for row in case.rows]
-    classes = Counter(case.truth for case in train)
-    if len(classes) < 2:
+    found = {case.truth for case in train}
+    if len(found) < 2:
         raise CohortError(
-            f"the training subset holds {len(train)} cases of {len(classes)} class(es); it needs "
+            f"the training subset holds {len(train)} cases of {len(found)} class(es); it needs "
             "two classes at least: check the labels and the split"
         )
     shapes = np.array([row["shape"] for row in rows])
     return {
         "cases": len(train),
         "images": len(rows),
-        "images_per_case": float(np.median([len(case.rows) for case in train])),
-        "cases_per_class": {name: classes[name] for name in class_order(classes)},
-        "modalities": dict(sorted(Counter(row["modality"] or "" for row in rows).items())),
+        "images_per_case": float(np.mean([len(case.rows) for case in train])),
+        "cases_per_class": case_counts(target, [case.truth for case in train]),
+        **{name: _count(rows, fact) for fact, name in _COUNTED.items()},
         "volumes": int((shapes[:, 3] > 1).sum()),
         "color": int(((shapes[:, 0] >= 3) & (shapes[:, 3] == 1)).sum()),
         "median_side": float(np.median(shapes[:, 1:3].max(axis=1))),
@@ -53,55 +65,73 @@ def fingerprint(train: Sequence[Case]) -> Json:
 
 def decide(
     found: Json,
-    classes: Sequence[str],
+    target: Target,
+    truths: Sequence[str],
     *,
     model: str,
     budget: Json,
     case: str,
     normalize: str = "auto",
+    encoder: Json | None = None,
 ) -> Json:
     """Return the decisions that follow from a fingerprint; a pure function.
 
     Args:
         found: of `fingerprint`.
-        classes: in order, from all labelled cases.
-        model: a name of `networks.NETWORKS`, or `auto`.
+        target: with the scale of the training truths.
+        truths: of the training cases, for the balance of classes.
+        model: `auto` (frozen features and a network, mixed), `frozen` (features alone: seconds to
+            train), or a name of `networks.IMAGE_NETWORKS`; after it `:imagenet` asks for
+            pretrained weights, and of volumes that are seen whole `:inflate` or `:acs` for a 3D
+            network made of a 2D one, `:slices` for a 2D network on slices.
         budget: `{"minutes": m}` or `{"steps": n}`.
         case: what one label applies to.
         normalize: an intensity method, or `auto`.
+        encoder: a file of the user's in place of the pretrained encoder, see
+            `describe_encoder`.
+
+    Raises:
+        UsageError: an unknown model, or an encoder that cannot see these images.
     """
-    whole = found["volumes"] == found["images"] and found["median_longest_side"] <= VOLUMETRIC
-    dims = 3 if whole else 2
+    name, *ways = model.split(":")
+    volumes = found["volumes"] == found["images"]
+    whole = volumes and found["median_longest_side"] <= VOLUMETRIC and "slices" not in ways
     side = found["median_longest_side"] if whole else found["median_side"]
     size = _up(side, 4) if side <= SMALL else min(LARGEST, _up(side, 16))
-    stem = "medium" if whole or SMALL < size <= 64 else "small" if size <= SMALL else "large"
-    several = found["images_per_case"] > 1 or (found["volumes"] > 0 and not whole)
+    channels = 3 if found["color"] and not whole else 1
+    facts = {
+        fact: [value for value, count in found[_COUNTED[fact]].items() if value and count >= _KNOWN]
+        for fact in FACTS
+    }
+    facts = {fact: values if len(values) > 1 else [] for fact, values in facts.items()}
+    several = found["images_per_case"] > 1.2
     mirrored = mirror_is_harmless(found["modalities"])
-    counts = [found["cases_per_class"].get(name, 0) for name in classes]
+    weights = balancing(target, truths)
+    common = {
+        "facts": facts,
+        "pooling": "attention" if several else "mean",
+        "several": several or (found["volumes"] > 0 and not whole),
+        "mirrored": mirrored,
+        "whole": whole,
+        "cases": found["cases"],
+        "size": size,
+        "channels": channels,
+    }
     return {
         "case": case,
-        "classes": list(classes),
-        "class_weights": [round(weight, 6) for weight in class_weights(counts)],
-        "network": {
-            "name": "resnet18" if model == "auto" else model,
-            "spatial_dims": dims,
-            "in_channels": 3 if found["color"] and not whole else 1,
-            "options": {"stem": stem, "width": _width(stem)},
+        "target": target.to_json(),
+        "classes": list(target.classes),
+        "class_weights": weights,
+        "facts": facts,
+        "input": {
+            "size": size,
+            "slices": SLICES,
+            "spatial_dims": 3 if whole else 2,
+            "channels": channels,
         },
-        "input": {"size": size, "slices": SLICES, "views": VIEWS},
-        "pooling": "mean of a volume's slices, then mean of a case's images",
         "normalization": method_name(normalize),
-        "augmentation": {
-            "rotation": 15.0,
-            "scale": 0.15,
-            "shift": 0.08,
-            "flips": [0] if mirrored else [],
-        },
-        "batch": 8 if several else 32,
-        "optimizer": {"name": "AdamW", "lr": 1e-3, "weight_decay": 0.02, "clip_norm": 5.0},
-        "label_smoothing": 0.05,
-        "dropout": 0.2,
-        "max_epochs": MAX_EPOCHS,
+        "frozen": _frozen(common, encoder) if name in ("auto", "frozen") else [],
+        "networks": _networks(name, ways, common, target),
         "precision": best_precision(),
         "budget": budget,
     }
@@ -109,16 +139,172 @@ def decide(
 
 def cache_bytes(found: Json, decisions: Json) -> int:
     """Return what the prepared views of training and validation take on disk, about."""
-    side, dims = decisions["input"]["size"], decisions["network"]["spatial_dims"]
-    view = 2 * decisions["network"]["in_channels"] * side**dims
+    side, dims = decisions["input"]["size"], decisions["input"]["spatial_dims"]
+    view = 2 * decisions["input"]["channels"] * side**dims
     flat = found["images"] - (found["volumes"] if dims == 2 else 0)
     views = flat + (found["images"] - flat) * decisions["input"]["slices"]
     return int(1.4 * view * views)  # validation is about a third of training
 
 
+def describe_encoder(path: PathLike) -> Json:
+    """Return what a plan says of an encoder's file: its kind, digest, channels, axes and size.
+
+    Raises what `networks.external.load_encoder` raises.
+    """
+    from vesalius.networks.external import load_encoder
+
+    source = Path(path)
+    network = load_encoder(source)
+    if isinstance(network, OnnxEncoder):
+        axes, channels, sizes = network.spatial_dims, network.in_channels, network.size
+    else:
+        first = next(p for p in network.parameters() if p.ndim > 3)  # type: ignore[attr-defined]
+        axes, channels, sizes = first.ndim - 2, int(first.shape[1]), ()
+    return {
+        "file": f"encoder{source.suffix.lower()}",
+        "digest": hashlib.sha256(source.read_bytes()).hexdigest()[:16],
+        "spatial_dims": axes,
+        "channels": channels,
+        "size": next((int(n) for n in sizes if n), None),
+    }
+
+
+def _frozen(common: Json, encoder: Json | None) -> list[Json]:
+    """Return the pretrained encoders that are not trained, and the heads to try on each."""
+    size = 64 if common["size"] <= 64 else min(LARGEST, _up(common["size"], 32))
+    heads: list[Json] = [
+        {"name": "logistic-mean", "head": "logistic", "pooling": "mean"},
+        {"name": "knn", "head": "knn", "pooling": "mean"},
+        {"name": "mlp", "head": "mlp", "pooling": "mean", "dropout": 0.5},
+    ]
+    if common["pooling"] == "attention":
+        heads += [
+            {"name": "logistic-mean+max", "head": "logistic", "pooling": "mean+max"},
+            *(
+                {"name": f"mlp-{pooling}", "head": "mlp", "pooling": pooling, "dropout": 0.5}
+                for pooling in POOLINGS
+                if pooling != "mean"
+            ),
+        ]
+    if encoder is not None:
+        return [_from_file(encoder, common, heads)]
+    return [
+        {
+            "encoder": PRETRAINED[0],
+            "size": size,
+            "channels": common["channels"],
+            "volumes": common["whole"],
+            "mirror": common["mirrored"],
+            "heads": heads,
+        }
+    ]
+
+
+def _from_file(encoder: Json, common: Json, heads: list[Json]) -> Json:
+    """Return the plan's entry of a user's encoder; raise where it cannot see the images."""
+    if encoder["channels"] != common["channels"]:
+        raise UsageError(
+            f"the encoder takes {encoder['channels']} channels, and the images have "
+            f"{common['channels']}; give one that fits"
+        )
+    if encoder["spatial_dims"] == 3 and not common["whole"]:
+        raise UsageError("the encoder takes volumes, and the plan shows these images in 2D")
+    return {
+        "encoder": "file",
+        "file": encoder["file"],
+        "digest": encoder["digest"],
+        "size": encoder["size"] or common["size"],
+        "channels": encoder["channels"],
+        "volumes": common["whole"] and encoder["spatial_dims"] == 2,
+        "mirror": common["mirrored"],
+        "heads": heads,
+    }
+
+
+def _networks(name: str, ways: Sequence[str], common: Json, target: Target) -> list[Json]:
+    """Return the networks that are trained end to end."""
+    if name == "frozen":
+        return []
+    if name != "auto":
+        return [_network(name, ways, common, target)]
+    small = common["size"] <= SMALL or common["whole"]
+    return [_network("resnet18" if small else PRETRAINED[0], [] if small else ["imagenet"],
+                     common, target)]  # fmt: skip
+
+
+def _network(name: str, ways: Sequence[str], common: Json, target: Target) -> Json:
+    if name not in IMAGE_NETWORKS:
+        raise UsageError(
+            f"model must be auto, frozen or one of {', '.join(IMAGE_NETWORKS)}, got '{name}'."
+            f"{did_you_mean(name, ('auto', 'frozen', *IMAGE_NETWORKS))}"
+        )
+    strange = sorted(set(ways) - set(WAYS))
+    if strange or ("inflate" in ways and "imagenet" not in ways):
+        raise UsageError(
+            f"after a network's name may stand {', '.join(':' + way for way in WAYS)} (inflate "
+            f"with imagenet), got '{':'.join((name, *ways))}'"
+        )
+    if {"inflate", "acs"} & set(ways) and not common["whole"]:
+        raise UsageError(
+            f":inflate and :acs are for volumes of at most {VOLUMETRIC} voxels a side; others are "
+            "seen as slices"
+        )
+    pretrained = "imagenet" in ways
+    size = common["size"]
+    if not common["whole"]:
+        size = min(size, TRAINED)
+        if pretrained:
+            size = max(size, 64)
+    stem = "small" if size <= SMALL else "medium" if size <= 64 else "large"
+    if common["whole"]:
+        stem = "medium"
+    if pretrained:
+        stem = "large"
+    options: Json = {"stem": stem}
+    if name.startswith("resnet"):
+        options["width"] = _width(stem)
+    return {
+        "name": f"{name}-{size}",
+        "network": {
+            "name": name,
+            "spatial_dims": 3 if common["whole"] else 2,
+            "in_channels": common["channels"],
+            "options": options,
+            "weights": "imagenet" if pretrained else "random",
+            "volumes": next((way for way in ("inflate", "acs") if way in ways), ""),
+        },
+        "size": size,
+        "pooling": common["pooling"],
+        "facts": common["facts"],
+        "mirror": common["mirrored"],
+        "views": VIEWS,
+        "dropout": 0.2,
+        "augmentation": {
+            "rotation": 15.0,
+            "scale": 0.15,
+            "shift": 0.08,
+            "flips": [0] if common["mirrored"] else [],
+        },
+        "batch": 8 if common["several"] else 64 if common["cases"] >= 2000 else 32,
+        "optimizer": {
+            "name": "AdamW",
+            "lr": 3e-4 if pretrained else 1e-3,
+            "weight_decay": 0.02,
+            "clip_norm": 5.0,
+            "ema": 0.99,
+        },
+        "label_smoothing": 0.0 if target.kind == "regression" else 0.05,
+        "max_epochs": MAX_EPOCHS,
+    }
+
+
 def _width(stem: str) -> int:
     """Return the first stage's channels: half where it runs at full resolution on a CPU."""
     return 64 if torch.cuda.is_available() or stem == "large" else 32
+
+
+def _count(rows: Sequence[Json], fact: str) -> dict[str, int]:
+    return dict(sorted(Counter(row[fact] or "" for row in rows).items()))
 
 
 def _up(value: float, multiple: int) -> int:

@@ -1,49 +1,119 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Probabilities of new cases from a run: the one way, used by evaluation, predict and serving."""
+"""Answers for new cases from a run: the one way, used by evaluation, predict and serving."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 
 from vesalius.errors import DataError, RunError
-from vesalius.metrics import classification_summary
+from vesalius.files import read_json
+from vesalius.geometry import slice_plane
 from vesalius.normalization import Normalizer
 from vesalius.tasks.cases import Case
-from vesalius.tasks.classify.model import SetClassifier, new_model, pooling_weights
+from vesalius.tasks.classify.batch import Image, fact_codes, make_batch
+from vesalius.tasks.classify.embeddings import FrozenEncoder, embedded
+from vesalius.tasks.classify.ensemble import mix
+from vesalius.tasks.classify.heads import Embedded
+from vesalius.tasks.classify.members import Member, NetworkMember, load_members
+from vesalius.tasks.classify.trust import Trust
 from vesalius.tasks.classify.views import make_views
 from vesalius.tasks.run import Run
+from vesalius.tasks.targets import Target
 from vesalius.training import device
-from vesalius.types import Array, Json, Progress
+from vesalius.types import Array, Json
 from vesalius.volume import Volume
 
 if TYPE_CHECKING:
     from vesalius.cohorts import Cohort
 
 _VIEWS_AT_ONCE = 64
+TRUST = "trust.json"
+TRUST_ARRAYS = "trust.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a classifier says of one case: probabilities `(classes,)`, or why it cannot."""
+    """What a classifier says of one case.
+
+    Attributes:
+        probabilities: calibrated, as `Target.probabilities`; None where it cannot answer.
+        reason: of a failure, or of images that were left out.
+        label_set: the labels that hold the truth at the promised rate; empty without one.
+        interval: of a regression, at the promised rate; infinite where none can be promised.
+        outlier: how unlike the training cases this one is, in multiples of what is refused.
+        abstained: why no answer should be relied on, or ``.
+        called: the class by the run's operating point, where it has one, or ``.
+    """
 
     probabilities: Array | None
-    reason: str = ""  # of a failure, or of images that were left out
+    reason: str = ""
+    label_set: tuple[str, ...] = ()
+    interval: tuple[float, float] | None = None
+    outlier: float | None = None
+    abstained: str = ""
+    called: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """The members of a run and how much each weighs."""
+
+    members: Sequence[Member]
+    encoders: Mapping[int, FrozenEncoder]
+    weights: Array
+
+    def answer(self, cases: Sequence[Sequence[Image]]) -> tuple[Array, Array]:
+        """Return raw answers `(n, ...)` and one embedding a case `(n, F)`."""
+        found = {number: embed(encoder, cases) for number, encoder in self.encoders.items()}
+        tables = [member.answer(cases, found) for member in self.members]
+        return mix(tables, self.weights), self._pooled(cases, found)
+
+    def embeddings(self, cases: Sequence[Sequence[Image]]) -> Array:
+        """Return one embedding a case `(n, F)`, by which outliers are told."""
+        first = list(self.encoders.items())[:1]
+        return self._pooled(cases, {number: embed(encoder, cases) for number, encoder in first})
+
+    def _pooled(self, cases: Sequence[Sequence[Image]], found: Mapping[int, Embedded]) -> Array:
+        if found:
+            first = found[min(found)]
+            rows = torch.split(first.items, list(first.lengths))
+            return torch.stack([row.mean(0) for row in rows]).numpy()
+        network = next(m for m in self.members if isinstance(m, NetworkMember))
+        where = next(network.module.parameters()).device
+        with torch.inference_mode():
+            parts = []
+            for case in cases:
+                batch = make_batch([case]).to(where)
+                parts.append((batch.mixing @ network.module.encode(batch.views)).mean(0).cpu())
+        return torch.stack(parts).numpy()
+
+
+def embed(encoder: FrozenEncoder, cases: Sequence[Sequence[Image]]) -> Embedded:
+    """Return the cases as a frozen encoder embeds them."""
+    vectors = iter(encoder.images([image for case in cases for image in case]))
+    return embedded([[(next(vectors), image.facts) for image in case] for case in cases])
 
 
 class Classifier:
-    """A trained model with its normalizer, in evaluation mode, 32 bit."""
+    """A trained mixture with its normalizer, in evaluation mode, 32 bit."""
 
-    def __init__(self, model: SetClassifier, decisions: Json, normalizer: Normalizer) -> None:
+    def __init__(
+        self, mixture: Mixture, decisions: Json, normalizer: Normalizer, trust: Trust
+    ) -> None:
+        self.mixture = mixture
         self.decisions = decisions
         self.normalizer = normalizer
-        fabric = device.start()
-        self.device = fabric.device
-        self.model = model.to(self.device).eval()
+        self.trust = trust
+        self.target = Target.from_json(decisions["target"])
+        self.device = device.start().device
+        for member in mixture.members:
+            if isinstance(member, NetworkMember):
+                member.module.to(self.device).eval()
 
     @classmethod
     def load(cls, run: Run) -> Self:
@@ -52,128 +122,123 @@ class Classifier:
         Raises:
             RunError: the run is of another task, or incomplete.
         """
+        from vesalius.training.checkpoint import load_tensors
+
         if run.task != "classify":
             raise RunError(f"the run must be of the task 'classify', got '{run.task}'")
-        model = new_model(run.decisions, 0)
-        model.load_state_dict(run.weights())
-        return cls(model, run.decisions, run.normalizer())
+        held = run.plan["measured"].get("members")
+        if not held:
+            raise RunError(f"the run '{run.path}' is not finished; finish its training first")
+        target = Target.from_json(run.decisions["target"])
+        members, encoders = load_members(run.weights(), run.path, run.decisions, held, target)
+        weights = np.array([member["weight"] for member in held])
+        arrays: dict[str, Array] = {}
+        if (run.path / TRUST_ARRAYS).exists():
+            tensors, _ = load_tensors(run.path / TRUST_ARRAYS)
+            arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        trust = Trust.from_json(read_json(run.path / TRUST), arrays)
+        mixture = Mixture(members, encoders, weights)
+        return cls(mixture, run.decisions, run.normalizer(), trust)
 
     @property
     def classes(self) -> list[str]:
         """Class names, in the order of the probabilities."""
-        return list(self.decisions["classes"])
+        return list(self.target.classes)
 
-    def views(self, volume: Volume) -> Array:
-        """Return the views of one image."""
-        return make_views(volume, self.decisions, self.normalizer)
+    def image(self, volume: Volume, facts: Mapping[str, Any] | None = None) -> Image:
+        """Return one image as the members take it.
 
-    def probabilities(self, cases: Sequence[Sequence[Array]]) -> Array:
-        """Return `(cases, classes)` from the views of each image of each case."""
-        pooled = pooling_weights([[len(views) for views in images] for images in cases])
-        flat = np.concatenate([views for images in cases for views in images])
-        with torch.inference_mode():
-            encoded = [
-                self.model.encode(torch.from_numpy(part.astype(np.float32)).to(self.device))
-                for part in np.array_split(flat, -(-len(flat) // _VIEWS_AT_ONCE))
-            ]
-            weights = torch.from_numpy(pooled).to(self.device)
-            logits = self.model.classify(torch.cat(encoded), weights)
-        return torch.softmax(logits.double(), dim=1).cpu().numpy()
+        Args:
+            volume: the image.
+            facts: what is known of it (a row of a cohort); by default what it says itself.
+
+        Raises:
+            DataError: it cannot be normalized.
+        """
+        known = volume_facts(volume) if facts is None else facts
+        views = make_views(volume, self.decisions, self.normalizer)
+        return Image(views, fact_codes(known, self.decisions["facts"]))
+
+    def probabilities(self, cases: Sequence[Sequence[Image]]) -> Array:
+        """Return calibrated answers `(cases, ...)`, in the form of `Target.probabilities`."""
+        table, _ = self.mixture.answer(cases)
+        return self.trust.calibrate(table, self.target)
 
     def predict(self, images: Iterable[Volume]) -> Array:
-        """Return the probabilities `(classes,)` of one case, in whatever order its images come.
+        """Return the answer of one case, in whatever order its images come.
 
         Raises:
             DataError: no image, or one that cannot be normalized.
         """
-        views = [self.views(volume) for volume in images]
-        if not views:
+        held = [self.image(volume) for volume in images]
+        if not held:
             raise DataError("a case needs at least one image, got none")
-        return np.asarray(self.probabilities([views])[0])
+        return np.asarray(self.probabilities([held])[0])
+
+    def answers(
+        self, cases: Sequence[Sequence[Image]], reasons: Sequence[str] | None = None
+    ) -> list[Answer]:
+        """Return what is said of each case, none of them empty."""
+        if not cases:
+            return []
+        raw, embeddings = self.mixture.answer(cases)
+        return self.trusted(raw, embeddings, reasons or [""] * len(cases))
+
+    def trusted(self, raw: Array, embeddings: Array, reasons: Sequence[str]) -> list[Answer]:
+        """Return answers from what the mixture gave: calibrated, with sets and refusals."""
+        trust = self.trust
+        table = trust.calibrate(raw, self.target)
+        sets = None if trust.sets is None else trust.sets.apply(table)
+        bounds = None if trust.intervals is None else trust.intervals.apply(table[:, 0])
+        strange = None
+        if trust.outliers is not None and trust.outliers.threshold is not None:
+            strange = trust.outliers.score(embeddings) / trust.outliers.threshold
+        out = []
+        for row, reason in enumerate(reasons):
+            label_set = () if sets is None else tuple(np.array(self.classes)[sets[row]].tolist())
+            outlier = None if strange is None else float(strange[row])
+            abstained = ""
+            if outlier is not None and outlier > 1:
+                abstained = f"unlike the training cases ({outlier:.1f} times what is accepted)"
+            interval = None if bounds is None else (float(bounds[row, 0]), float(bounds[row, 1]))
+            called = ""
+            if trust.operating is not None:
+                called = self.classes[int(table[row, 1] >= trust.operating.threshold)]
+            out.append(Answer(table[row], reason, label_set, interval, outlier, abstained, called))
+        return out
 
     def answer(self, cohort: Cohort, cases: Sequence[Case]) -> Iterator[Answer]:
         """Yield an answer for each case, reading from the cohort a few cases at a time."""
-        waiting: list[tuple[list[Array], str]] = []
+        waiting: list[tuple[list[Image], str]] = []
         for case in cases:
             waiting.append(self._read(cohort, case))
-            if sum(len(v) for views, _ in waiting for v in views) >= _VIEWS_AT_ONCE:
+            if sum(len(i.views) for images, _ in waiting for i in images) >= _VIEWS_AT_ONCE:
                 yield from self._flush(waiting)
                 waiting = []
         yield from self._flush(waiting)
 
-    def _read(self, cohort: Cohort, case: Case) -> tuple[list[Array], str]:
-        """Return the views of the images that can be read, and why others cannot."""
-        views, reasons = [], []
+    def _read(self, cohort: Cohort, case: Case) -> tuple[list[Image], str]:
+        """Return the images that can be read, and why others cannot."""
+        images, reasons = [], []
         for row in case.rows:
             try:
-                views.append(self.views(cohort.read(row)))
+                images.append(self.image(cohort.read(row), row))
             except DataError as error:
                 reasons.append(f"image {row['key']}: {getattr(error, 'reason', error)}")
-        return views, "; ".join(reasons)
+        return images, "; ".join(reasons)
 
-    def _flush(self, waiting: list[tuple[list[Array], str]]) -> Iterator[Answer]:
-        served = [views for views, _ in waiting if views]
-        table: Array = self.probabilities(served) if served else np.empty((0, 0))
-        answers = iter(table)
-        for views, reason in waiting:
-            yield Answer(next(answers) if views else None, reason)
-
-
-def score_cases(
-    run: Run,
-    classifier: Classifier,
-    cohort: Cohort,
-    cases: Sequence[Case],
-    split: str,
-    *,
-    progress: Progress | None = None,
-) -> Json:
-    """Predict one subset, write `predictions.parquet` and `metrics.json`, return the metrics.
-
-    A case without any readable image counts as a failure.
-    """
-    answers: list[Answer] = []
-    for answer in classifier.answer(cohort, cases):
-        answers.append(answer)
-        if progress is not None:
-            progress(f"scoring {split}", len(answers), len(cases))
-    return write_scores(run, cases, answers, split)
+    def _flush(self, waiting: list[tuple[list[Image], str]]) -> Iterator[Answer]:
+        served = [(images, reason) for images, reason in waiting if images]
+        found = iter(self.answers([i for i, _ in served], [r for _, r in served]))
+        for images, reason in waiting:
+            yield next(found) if images else Answer(None, reason)
 
 
-def write_scores(run: Run, cases: Sequence[Case], answers: Sequence[Answer], split: str) -> Json:
-    """Write predictions and metrics of one subset from its answers."""
-    classes = run.decisions["classes"]
-    uniform = np.full(len(classes), 1 / len(classes))
-    failed = np.array([answer.probabilities is None for answer in answers])
-    table = np.stack([uniform if a.probabilities is None else a.probabilities for a in answers])
-    truth = [classes.index(case.truth) for case in cases]
-    rows = []
-    for case, answer, p, index in zip(cases, answers, table, truth, strict=True):
-        lost = answer.probabilities is None
-        rows.append(
-            {
-                "key": case.key,
-                "patient": case.patient,
-                "split": split,
-                "truth": case.truth,
-                "predicted": None if lost else classes[int(p.argmax())],
-                **{f"p_{n}": None if lost else float(v) for n, v in zip(classes, p, strict=True)},
-                "loss": None if lost else float(-np.log(max(p[index], 1e-12))),
-                "failed": lost,
-                "reason": answer.reason,
-                "modality": case.value("modality"),
-                "scanner": case.value("scanner"),
-            }
-        )
-    train = run.plan["fingerprint"]["cases_per_class"]
-    summary = classification_summary(
-        np.array(truth),
-        table,
-        classes,
-        [case.patient for case in cases],
-        failed=failed,
-        groups={name: [str(row[name]) for row in rows] for name in ("modality", "scanner")},
-        frequencies=[train.get(name, 0) / sum(train.values()) for name in classes],
-    )
-    run.write_predictions(split, rows)
-    return run.write_metrics(split, summary)
+def volume_facts(volume: Volume) -> Json:
+    """Return what an image says of itself, as a row of a cohort does."""
+    maker = [str(volume.source.metadata.get(name, "")) for name in ("manufacturer", "model")]
+    return {
+        "modality": volume.modality,
+        "plane": slice_plane(volume.affine) if volume.calibrated else "",
+        "scanner": "|".join(filter(None, maker)),
+    }

@@ -26,22 +26,23 @@ def make_views(volume: Volume, decisions: Json, normalizer: Normalizer) -> Array
     Raises:
         DataError: the image is empty, constant or not finite.
     """
-    network, size = decisions["network"], decisions["input"]["size"]
+    shape = decisions["input"]
+    size = shape["size"]
     color = volume.is_2d and len(volume.data) >= 3
     if color:
         volume = volume.with_data(volume.data[:3])
     data = normalizer.apply(volume).data
     spacing = np.asarray(volume.spacing if volume.calibrated else (1.0, 1.0, 1.0))
-    if network["spatial_dims"] == 3:
+    if shape["spatial_dims"] == 3:
         fitted = [_fit(channel[None], spacing, size) for channel in data]
         return np.stack(fitted).astype(np.float16)
     if volume.is_2d:
         images = data[None, ..., 0] if color else data[:, None, :, :, 0]  # (n, C, i, j)
         plane = spacing[:2]
     else:
-        images, plane = _slices(volume.with_data(data), decisions["input"]["slices"])
+        images, plane = _slices(volume.with_data(data), shape["slices"])
     fitted = [_fit(image, plane, size) for image in images]
-    return np.stack([_channels(view, network["in_channels"]) for view in fitted]).astype(np.float16)
+    return np.stack([_channels(view, shape["channels"]) for view in fitted]).astype(np.float16)
 
 
 def _slices(volume: Volume, count: int) -> tuple[Array, Array]:
