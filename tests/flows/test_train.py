@@ -137,7 +137,7 @@ def test_too_little_disk_is_refused_before_the_work(
 
 def test_wrong_arguments_are_named(stripes: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="task must be one of"):
-        train("detect", stripes / "cohort")  # type: ignore[arg-type]  # meant
+        train("detekt", stripes / "cohort")  # type: ignore[arg-type]  # meant
     with pytest.raises(UsageError, match="minutes must be positive"):
         train("classify", stripes / "cohort", minutes=0)
     with pytest.raises(UsageError, match="steps must be at least 1"):

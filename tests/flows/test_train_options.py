@@ -138,7 +138,7 @@ def test_training_goes_on_from_another_runs_weights(cohort: Path, tmp_path: Path
             "classify", cohort, target="wide", model="resnet10", steps=1, start=first.path,
             out=tmp_path / "no",
         )  # fmt: skip
-    with pytest.raises(UsageError, match="--from takes a run of classify"):
+    with pytest.raises(UsageError, match="from belong to classify"):
         train("segment", cohort, steps=1, start=first.path, out=tmp_path / "no")
 
 
@@ -193,5 +193,9 @@ def test_what_cannot_be_learned_is_refused_by_name(cohort: Path, tmp_path: Path)
         train("classify", cohort, target="wid", out=tmp_path / "no")
     with pytest.raises(CohortError, match="classes"):
         train("classify", cohort, target="wide", where="label_wide = 'wide'", out=tmp_path / "no")
+    with pytest.raises(UsageError, match="one network's name"):
+        train("classify", cohort, target="wide", model="auto:imagenet", out=tmp_path / "no")
+    with pytest.raises(UsageError, match="operating belong to classify"):
+        train("detect", cohort, operating="cost=1:1", out=tmp_path / "no")
     with pytest.raises(UsageError, match=":inflate and :acs are for volumes"):
         train("classify", cohort, target="wide", model="resnet18:acs", steps=1, out=tmp_path / "no")

@@ -17,9 +17,9 @@ from vesalius.tasks.detect.counting import (
     Evidence,
     Rule,
     fit_factors,
-    fit_logistic,
     fit_rules,
 )
+from vesalius.tasks.detect.curves import fit_line, fit_logistic
 from vesalius.tasks.detect.decode import FLOOR, peaks, suppress, within
 from vesalius.tasks.detect.targets import PARTS, detection_loss, make_targets
 
@@ -191,9 +191,28 @@ def test_the_better_source_is_counted() -> None:
         Evidence(one.candidates, np.array([float(len(true))]))
         for one, true in zip(found, truth, strict=True)
     ]
-    assert fit_rules(sure, truth, 1)[0].source == "density"
-    lost = [Evidence(one.candidates, np.array([50.0])) for one in found]
+    rule = fit_rules(sure, truth, 1)[0]
+    assert (rule.source, rule.scale, rule.shift) == ("density", 1.0, 0.0)
+    lost = [Evidence(one.candidates, np.array([rng.uniform(0, 50)])) for one in found]
     assert fit_rules(lost, truth, 1)[0].source == "detections"
+
+
+def test_the_line_is_that_of_quantile_regression() -> None:
+    from sklearn.linear_model import QuantileRegressor
+
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 20, 70)
+    y = 0.8 * x + 1.5 + rng.standard_t(2, 70)
+    scale, shift = fit_line(x, y)
+    theirs = QuantileRegressor(quantile=0.5, alpha=0).fit(x[:, None], y)
+    ours = np.abs(scale * x + shift - y).mean()
+    assert ours == pytest.approx(np.abs(theirs.predict(x[:, None]) - y).mean(), rel=1e-6)
+    assert scale == pytest.approx(theirs.coef_[0], rel=1e-4)
+
+
+def test_a_density_that_says_nothing_gives_the_median() -> None:
+    assert fit_line(np.ones(5), np.array([1, 2, 7, 2, 0])) == (0.0, 2.0)
+    assert fit_line(np.arange(5.0), np.arange(5.0)[::-1]) == (0.0, 2.0)  # never downward
 
 
 def test_spread_is_that_of_the_poisson_binomial() -> None:
@@ -213,7 +232,7 @@ def test_too_few_rows_leave_a_count_without_bound() -> None:
 
 
 def test_an_image_without_candidates_has_a_count() -> None:
-    rule = Rule("both", 0.5, 1.0, 0.0, 0.5, 2.0)
+    rule = Rule("both", 0.5, 1.0, 0.0, 0.5, factor=2.0)
     count = rule.count("x", empty().scores, 0.2)
     assert (count.count, count.low) == (0, 0)
     assert count.high == 1  # 2 x sqrt(0.5)

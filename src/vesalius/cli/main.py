@@ -40,6 +40,7 @@ class TaskName(StrEnum):
 
     classify = "classify"
     segment = "segment"
+    detect = "detect"
 
 
 class SplitName(StrEnum):
@@ -228,7 +229,7 @@ def train(
         terminal.say(line)
     _say_scores(result.metrics, "val")
     terminal.say(f"run:    {result.path}")
-    terminal.say(f"report: {result.path / 'report.html'}")
+    _say_report(result.path)
 
 
 @app.command()
@@ -248,7 +249,7 @@ def evaluate(
         terminal.say_json(metrics)
         return
     _say_scores(metrics, split.value)
-    terminal.say(f"report: {run / 'report.html'}")
+    _say_report(run)
 
 
 @app.command()
@@ -333,6 +334,17 @@ def count(
         return
     for line in result.lines():
         terminal.say(line)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder of `train classify`.")],
+    out: Annotated[Path, typer.Option(help="The file, ending in .onnx.")],
+) -> None:
+    """Write a classifier as one ONNX file, checked to give the run's answers."""
+    from vesalius.flows.export import export as flow
+
+    terminal.say(f"written: {flow(run, out=out)}")
 
 
 @app.command()
@@ -611,6 +623,11 @@ def _say_normalization(result: Normalization, as_json: bool, *, every: bool) -> 
 
 def _short(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
+
+
+def _say_report(run: Path) -> None:
+    if (run / "report.html").exists():  # detection has none
+        terminal.say(f"report: {run / 'report.html'}")
 
 
 def _say_scores(metrics: dict[str, Any], split: str) -> None:

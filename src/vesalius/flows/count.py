@@ -7,7 +7,7 @@ import csv
 import io as text_io
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from vesalius.tasks.detect.predict import Detector
     from vesalius.tasks.run import Run
     from vesalius.volume import Volume
-
-MARGIN = 0.1  # of a box's longer side, around it, in a crop that is classified
 
 # the crop of one object -> class -> probability
 ClassifyCrop = Callable[["Volume"], Mapping[str, float]]
@@ -160,22 +158,6 @@ def count(
     return answer
 
 
-def crop(volume: Volume, box: Json) -> Volume:
-    """Return the square around a box of a 2D image with some margin, cut at the image's borders."""
-    import numpy as np
-
-    low, high = np.array([box["x0"], box["y0"]]), np.array([box["x1"], box["y1"]])
-    half = (high - low).max() * (0.5 + MARGIN)
-    center = (low + high) / 2
-    limit = np.array(volume.shape[:2])
-    start = np.floor(center - half).clip(0, limit - 1).astype(int)
-    stop = np.maximum(start + 1, np.ceil(center + half).clip(0, limit).astype(int))
-    affine = volume.affine.copy()
-    affine[:3, 3] += affine[:3, :2] @ start
-    data = volume.data[:, start[0] : stop[0], start[1] : stop[1]]
-    return replace(volume, data=np.ascontiguousarray(data), affine=affine)
-
-
 def _validate(classes: list[str], classify: object, of: str) -> None:
     if (classify is None) != (not of):
         raise UsageError(
@@ -210,6 +192,8 @@ def _classifier(classify: PathLike | Run | ClassifyCrop | None) -> ClassifyCrop 
 
 def _name_kinds(boxes: list[Json], volume: Volume, kind_of: ClassifyCrop, of: str) -> Counter[str]:
     """Give each box of the class `of` its kind, in place; return how many there are of each."""
+    from vesalius.tasks.detect.crop import crop
+
     kinds: Counter[str] = Counter()
     for box in boxes:
         if box["label"] != of:

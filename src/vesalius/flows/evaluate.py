@@ -54,6 +54,8 @@ def evaluate(
     where = loaded.plan["cohort"]["where"]
     chosen = opened.filter(where) if where else opened
     metrics = _score(loaded, chosen, split, progress)
+    if loaded.task == "detect":  # its pictures are those of `vesalius count`
+        return metrics
     write_card(loaded.path)
     write_report(loaded.path, chosen, split=split)
     return metrics
@@ -68,6 +70,14 @@ def _score(run: Run, cohort: Cohort, split: Subset, progress: Progress | None) -
         cases = _chosen(run, of.segmentation_cases(cohort), split)
         segmenter = segmentation.Segmenter.load(run)
         return segmentation.score_cases(run, segmenter, cohort, cases, split, progress=progress)
+    if run.task == "detect":
+        from vesalius.tasks.detect import predict as detection
+        from vesalius.tasks.detect import score
+        from vesalius.tasks.detect.cases import detection_cases
+
+        cases = _chosen(run, detection_cases(cohort), split)
+        detector = detection.Detector.load(run)
+        return score.score_cases(run, detector, cohort, cases, split, progress=progress)
     from vesalius.tasks.classify import predict as classification
     from vesalius.tasks.classify.scoring import score_cases
     from vesalius.tasks.targets import Target

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vesalius.tasks.cases import Cases
     from vesalius.tasks.run import Run
 
-TASKS = ("classify", "segment")
+TASKS = ("classify", "segment", "detect")
 
 
 def train(
@@ -50,7 +50,7 @@ def train(
     the end it returns the finished run at once.
 
     Args:
-        task: `classify` or `segment`.
+        task: `classify`, `segment` or `detect` (boxes, for counting).
         cohort: a cohort or its folder.
         target: the label to learn (classify), or several separated by commas that each say yes
             or no; may be left out where there is only one.
@@ -87,10 +87,27 @@ def train(
     from vesalius.reporting import write_card, write_report
     from vesalius.tasks.run import find_run, start_run
 
-    _validate(task, minutes, steps, target)
-    origin = _start(task, start) if start is not None else ""
+    own = {"target_kind": target_kind, "case": case, "operating": operating}
+    _validate(task, minutes, steps, target, {**own, "encoder": encoder, "from": start})
+    origin = _start(start) if start is not None else ""
     opened = cohort if isinstance(cohort, Cohort) else Cohort.open(cohort)
     chosen = opened.filter(where) if where else opened
+    if task == "detect":
+        from vesalius.tasks.detect.train import train_detector
+
+        return train_detector(
+            chosen,
+            minutes=minutes,
+            steps=steps,
+            out=out,
+            model=model,
+            normalize=normalize,
+            split=split,
+            ungrouped_split=ungrouped_split,
+            seed=seed,
+            progress=progress,
+            command=command,
+        )
     cases = _cases(task, chosen, target, case, target_kind)
     named = target if task == "segment" or target else chosen.targets[0]
     parted = _split(chosen, named, split, ungrouped_split, seed)
@@ -115,8 +132,6 @@ def train(
     }
     described = None
     if encoder is not None:
-        if task != "classify":
-            raise UsageError("encoder belongs to classify")
         from vesalius.tasks.classify.plan import describe_encoder
 
         described = describe_encoder(encoder)
@@ -157,15 +172,23 @@ def train(
     return run.measure(seconds=round(time.monotonic() - started, 1))
 
 
-def _validate(task: str, minutes: float, steps: int | None, target: str | None) -> None:
+def _validate(
+    task: str, minutes: float, steps: int | None, target: str | None, asked: Mapping[str, object]
+) -> None:
     if task not in TASKS:
         raise UsageError(f"task must be one of {', '.join(TASKS)}, got '{task}'")
     if steps is not None and steps < 1:
         raise UsageError(f"steps must be at least 1, got {steps}")
     if steps is None and not 0 < minutes < 1e6:
         raise UsageError(f"minutes must be positive, got {minutes}")
-    if task == "segment" and target is not None:
-        raise UsageError("target belongs to classify; segment learns the masks of the cohort")
+    if task == "classify":
+        return
+    if target is not None:
+        learned = {"segment": "the masks", "detect": "the boxes"}[task]
+        raise UsageError(f"target belongs to classify; {task} learns {learned} of the cohort")
+    given = [name for name, value in asked.items() if value not in (None, "", "auto")]
+    if given:
+        raise UsageError(f"{', '.join(given)} belong to classify, not to {task}; leave them out")
 
 
 def _cases(task: str, cohort: Cohort, target: str | None, case: str, kind: str) -> Cases:
@@ -254,13 +277,13 @@ def _check_disk(folder: Path, plan: Json) -> str:
     return f"prepared images take about {needed / 1e6:.0f} MB on disk while training"
 
 
-def _start(task: str, path: PathLike) -> str:
+def _start(path: PathLike) -> str:
     """Return the hash of the run to begin with."""
     from vesalius.tasks.run import Run
 
     run = Run.load(path)
-    if task != "classify" or run.task != "classify":
-        raise UsageError(f"--from takes a run of classify for classify, got {run.task} for {task}")
+    if run.task != "classify":
+        raise UsageError(f"--from takes a run of classify, got one of {run.task}")
     if not run.finished:
         raise UsageError(f"the run '{path}' that --from names is not finished")
     return run.id

@@ -55,6 +55,7 @@ def write_card(run: PathLike) -> Path:
         f"- License of the data, inherited by this model: {_plain(license_)}",
         f"- Cohort version: {_plain(data.get('version'))}",
         f"- Data hash: `{data.get('digest')}`",
+        *_neighbors(plan),
         "",
         "## Origin",
         "",
@@ -67,6 +68,17 @@ def write_card(run: PathLike) -> Path:
         *[f"- {_plain(name)}: {_plain(value)}" for name, value in flat(plan.get("decisions", {}))],
     ]
     return write_text(folder / "card.md", "\n".join(lines) + "\n")
+
+
+def _neighbors(plan: Json) -> list[str]:
+    members = plan.get("measured", {}).get("members", ())
+    if not any(member.get("spec", {}).get("head") == "knn" for member in members):
+        return []
+    line = (
+        "- A nearest-neighbor member keeps the embeddings of training cases in "
+        "`model.safetensors`: handle it as patient data."
+    )
+    return [line]
 
 
 def _scores(split: str, part: Json) -> list[str]:

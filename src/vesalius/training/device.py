@@ -22,13 +22,17 @@ def best_precision() -> Precision:
     return "bf16-mixed" if torch.cpu.get_capabilities().get("avx512_bf16") else "32-true"
 
 
+def place() -> torch.device:
+    """Return the best single device of this machine, for inference, with bounded threads."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def start(precision: Precision = "32-true") -> Fabric:
     """Return a Fabric on the best single device of this machine, with bounded threads."""
     from lightning_fabric import Fabric
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    return Fabric(accelerator=accelerator, devices=1, precision=precision)
+    return Fabric(accelerator=place().type, devices=1, precision=precision)

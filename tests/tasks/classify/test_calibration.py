@@ -19,7 +19,6 @@ from vesalius.tasks.classify.calibration import (
     METHODS,
     Calibrator,
     fit_calibrator,
-    patient_folds,
 )
 
 
@@ -156,17 +155,6 @@ def test_auto_tries_only_what_rows_suffice_for() -> None:
     patient = fit_calibrator(logs, truth, patients=["p"] * 200)
     assert patient.method == "identity"
     assert "one patient" in patient.note
-
-
-def test_patients_stay_in_one_fold_and_classes_are_spread() -> None:
-    rng = np.random.default_rng(0)
-    patients = rng.integers(0, 40, 200)
-    folds = patient_folds(rng.integers(0, 3, 200), patients)
-    assert all(len(np.unique(folds[patients == p])) == 1 for p in np.unique(patients))
-    truth = np.repeat([0, 1], [90, 10])
-    folds = patient_folds(truth, None)
-    assert np.bincount(folds[truth == 1]).tolist() == [2] * 5
-    assert np.bincount(folds).tolist() == [20] * 5
 
 
 @pytest.mark.parametrize("method", [*METHODS, "auto"])

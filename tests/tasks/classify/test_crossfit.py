@@ -16,7 +16,7 @@ from vesalius.tasks.classify.ensemble import losses
 from vesalius.tasks.classify.heads import Embedded, fit_head
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sets import FACTS, FEATURES, TARGETS, sets, truths
+from sets import FACTS, TARGETS, sets, truths
 
 LOGISTIC = {"name": "l", "head": "logistic", "pooling": "mean"}
 KNN = {"name": "k", "head": "knn", "pooling": "mean"}
@@ -33,20 +33,16 @@ def memorable(groups: int, each: int) -> tuple[Embedded, list[str], list[int]]:
     """Return groups of nearly equal cases; each group has a label of its own, drawn at random."""
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(groups, 40))
-    items = np.repeat(centers, each, axis=0) + rng.normal(0, 0.01, (groups * each, 40))
-    # Exactly half of them, so that the base rate is one half.
-    labels = rng.permutation(np.arange(groups) % 2)
-    members = np.repeat(np.arange(groups), each)
-    order = rng.permutation(len(members))
-    facts = torch.zeros(len(members), 3, dtype=torch.long)
-    cases = Embedded(torch.tensor(items[order], dtype=torch.float32), facts, (1,) * len(members))
-    return cases, ["ny"[labels[m]].replace("n", "no").replace("y", "yes") for m in members[order]], (
-        members[order].tolist()
-    )  # fmt: skip
+    labels = rng.permutation(np.arange(groups) % 2)  # half of them each
+    of = rng.permutation(np.repeat(np.arange(groups), each))
+    items = centers[of] + rng.normal(0, 0.01, (len(of), centers.shape[1]))
+    facts = torch.zeros(len(of), 3, dtype=torch.long)
+    cases = Embedded(torch.tensor(items, dtype=torch.float32), facts, (1,) * len(of))
+    return cases, [("no", "yes")[labels[group]] for group in of], of.tolist()
 
 
 @pytest.mark.parametrize("spec", [KNN, LOGISTIC], ids=["knn", "logistic"])
-def test_labels_of_groups_cannot_be_remembered(spec: dict, monkeypatch) -> None:
+def test_labels_of_groups_cannot_be_remembered(spec: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     cases, said, groups = memorable(30, 4)
     monkeypatch.setattr(module, "NEIGHBORS", (1,))
     monkeypatch.setattr(module, "PENALTIES", (1e-4,))
@@ -63,7 +59,7 @@ def test_labels_of_groups_cannot_be_remembered(spec: dict, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("spec", [KNN, LOGISTIC, MLP], ids=["knn", "logistic", "mlp"])
-def test_no_group_is_on_both_sides(spec: dict, monkeypatch) -> None:
+def test_no_group_is_on_both_sides(spec: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = sets([1, 2] * 15, 0)
     groups = [f"p{n % 11}" for n in range(30)]
     rows = {float(first): n for n, first in zip(_owners(cases), cases.items[:, 0], strict=True)}
@@ -97,13 +93,13 @@ def _owners(cases: Embedded) -> list[int]:
     ids=["logistic", "knn"],
 )
 def test_the_strength_of_the_least_held_out_loss_is_chosen(
-    spec: dict, name: str, tried: tuple, monkeypatch
+    spec: dict, name: str, tried: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cases = sets([1 + n % 2 for n in range(60)], 2)
+    cases = sets([1 + n % 2 for n in range(40)], 2)
     said = truths(cases, TARGETS["binary"])
     rng = np.random.default_rng(1)
     said = [rng.choice(["no", "yes"]) if rng.random() < 0.3 else text for text in said]
-    groups = list(range(60))
+    groups = list(range(40))
     chosen = fit(spec, cases, said, groups)
     alone = {}
     for value in tried:
@@ -121,10 +117,10 @@ def test_the_strength_of_the_least_held_out_loss_is_chosen(
 @pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("spec", [KNN, LOGISTIC], ids=["knn", "logistic"])
 def test_every_kind_of_target_is_held_out(spec: dict, kind: str) -> None:
-    target, cases = TARGETS[kind], sets([1, 2] * 20, 3)
+    target, cases = TARGETS[kind], sets([1, 2] * 12, 3)
     said = truths(cases, target)
-    fitted = fit(spec, cases, said, [n // 2 for n in range(40)], kind)
-    assert fitted.held_out.shape == (40, max(1, len(target.classes)))
+    fitted = fit(spec, cases, said, [n // 2 for n in range(24)], kind)
+    assert fitted.held_out.shape == (24, max(1, len(target.classes)))
     assert np.isfinite(fitted.held_out).all()
     codes = target.encode(said)
     assert fitted.loss == pytest.approx(losses(fitted.held_out, codes, target).mean())
@@ -138,4 +134,3 @@ def test_a_class_of_a_single_case_is_no_obstacle() -> None:
     fitted = fit(LOGISTIC, cases, said, list(range(31)), "multiclass")
     assert np.isfinite(fitted.held_out).all()
     assert fitted.held_out[-1, 2] < 0.2  # held out: no head saw the class
-    assert FEATURES == cases.items.shape[1]

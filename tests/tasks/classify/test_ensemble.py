@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ensemble selection: weights are shares, the mixture is no worse, order does not matter."""
+"""Ensemble selection: weights are shares, greedy is no worse than the best, order is nothing."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def members(kind: str, seed: int, count: int, n: int = N) -> tuple[list[np.ndarr
 
 
 @pytest.mark.parametrize("kind", TARGETS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=SEEDS, count=st.integers(1, 6))
 def test_weights_are_shares_and_small_ones_are_left_out(kind: str, seed: int, count: int) -> None:
     tables, said = members(kind, seed, count)
@@ -60,19 +61,36 @@ def test_weights_are_shares_and_small_ones_are_left_out(kind: str, seed: int, co
 
 
 @pytest.mark.parametrize("kind", TARGETS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=SEEDS)
-def test_the_mixture_is_not_worse_than_its_best_member(kind: str, seed: int) -> None:
+def test_greedy_selection_is_not_worse_than_the_best_member(kind: str, seed: int) -> None:
     target = TARGETS[kind]
     tables, said = members(kind, seed, 5)
-    weights = select(tables, said, list(range(N)), target)
     codes = target.encode(said)
-    best = min(losses(table, codes, target).mean() for table in tables)
-    assert losses(mix(tables, weights), codes, target).mean() <= best + 1e-9
+    # One draw is of all rows. (Bagged draws give some of this up, on purpose.)
+    with mock.patch.object(ensemble, "DRAWS", 1):
+        weights = select(tables, said, list(range(N)), target)
+    each = np.array([losses(table, codes, target).mean() for table in tables])
+    assert losses(mix(tables, weights), codes, target).mean() <= each.min() + 1e-9
 
 
 @pytest.mark.parametrize("kind", TARGETS)
-@settings(max_examples=10, deadline=None)
+def test_bagged_selection_gains_on_rows_and_patients_that_it_never_saw(kind: str) -> None:
+    target, gains = TARGETS[kind], []
+    for seed in range(4):
+        tables, said = members(kind, seed, 8, 4 * N)
+        codes = target.encode(said)
+        half = slice(0, 2 * N), slice(2 * N, None)
+        weights = select([t[half[0]] for t in tables], said[half[0]], list(range(2 * N)), target)
+        fresh = [losses(t[half[1]], codes[half[1]], target).mean() for t in tables]
+        mixed = losses(mix([t[half[1]] for t in tables], weights), codes[half[1]], target).mean()
+        assert mixed < np.mean(fresh)
+        gains.append(min(fresh) - mixed)
+    assert np.mean(gains) > -0.02
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+@settings(max_examples=6, deadline=None)
 @given(seed=SEEDS)
 def test_the_order_of_members_does_not_matter(kind: str, seed: int) -> None:
     tables, said = members(kind, seed, 5)
@@ -89,22 +107,26 @@ def test_identical_members_answer_as_one() -> None:
     np.testing.assert_allclose(mix(tables * 4, weights), tables[0])
 
 
-def test_a_useless_member_weighs_nothing_and_two_halves_share() -> None:
-    # One member knows the first half of the cases, one the second, one contradicts.
-    target = TARGETS["binary"]
+def halves() -> tuple[list[np.ndarray], list[str]]:
+    """Return a member that knows the first half of the cases, one the second, one contradicts."""
     codes = np.arange(N) % 2
     hot, even = np.eye(2)[codes], np.full((N, 2), 0.5)
-    first = np.where((np.arange(N) < N // 2)[:, None], 0.8 * hot + 0.1, even)
-    second = np.where((np.arange(N) >= N // 2)[:, None], 0.8 * hot + 0.1, even)
-    said = [target.classes[c] for c in codes]
-    weights = select([first, second, 1 - (0.8 * hot + 0.1)], said, list(range(N)), target)
+    early = (np.arange(N) < N // 2)[:, None]
+    known = 0.8 * hot + 0.1
+    tables = [np.where(early, known, even), np.where(early, even, known), 1 - known]
+    return tables, [TARGETS["binary"].classes[c] for c in codes]
+
+
+def test_a_contradicting_member_weighs_nothing_and_two_halves_share() -> None:
+    tables, said = halves()
+    weights = select(tables, said, list(range(N)), TARGETS["binary"])
     assert weights[2] == 0
-    assert abs(weights[0] - weights[1]) < 0.15
+    assert weights[:2].min() > 0.35
 
 
-def test_draws_are_of_patients(monkeypatch) -> None:
+def test_draws_are_of_patients(monkeypatch: pytest.MonkeyPatch) -> None:
     # All rows of one patient: every draw is the rows themselves, as if there were one draw.
-    tables, said = members("binary", 3, 4)
+    tables, said = halves()
     target = TARGETS["binary"]
     whole = select(tables, said, ["p"] * N, target)
     spread = select(tables, said, list(range(N)), target)

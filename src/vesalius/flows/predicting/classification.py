@@ -42,6 +42,8 @@ def classify_exam(
         raise UsageError(
             f"the answer of a classifier is written as auto, json or {REPORT}, not as '{wanted}'"
         )
+    if not exam.exists():
+        raise UsageError(f"the exam '{exam}' does not exist; give a file, a folder or a zip")
     classifier = Classifier.load(run)
     notes: list[str] = []
     images, volumes = [], []
@@ -129,23 +131,36 @@ def _is_dicom(volume: Volume) -> bool:
 
 
 def _report(run: Run, answer: Answer, found: Json, volumes: list[Volume], path: Path) -> Path:
+    """Write the answer as a DICOM structured report that refers to the exam's files."""
     from vesalius.io.dicom.measurement_report import write_measurement_report
+    from vesalius.tasks.targets import read_labels
     from vesalius.version import __version__
 
+    kind = run.decisions["target"]["kind"]
     files = [Path(name) for volume in volumes for name in volume.source.files]
     if not all(_is_dicom(volume) for volume in volumes):
         raise UsageError(
             f"format '{REPORT}' refers to the DICOM files of the exam, and some of its images are "
             "none; choose auto or json"
         )
-    reasons = "; ".join(filter(None, (answer.abstained, answer.reason)))
+    label_set, predicted, reasons = found["label_set"] or None, found["predicted"] or None, ""
+    if answer.abstained or answer.reason:
+        reasons = "; ".join(filter(None, (answer.abstained, answer.reason)))
+    if kind == "multilabel" and predicted is not None:
+        # The report has one category: the likeliest label; its set holds all that are present.
+        label_set = list(read_labels(predicted))
+        predicted = max(label_set, key=lambda name: found["probabilities"][name])
+    elif kind == "multilabel" and not answer.abstained:
+        reasons = f"no label reaches one half{'; ' + reasons if reasons else ''}"
+    elif kind == "regression":
+        predicted = None  # its value says it
     return write_measurement_report(
         path,
         source_files=sorted(set(files)),
         finding=found["target"],
         probabilities=found["probabilities"],
-        label_set=found["label_set"] or None,
-        predicted=found["predicted"] or None,
+        label_set=label_set,
+        predicted=predicted,
         reason=reasons,
         algorithm_name="Vesalius",
         algorithm_version=__version__,

@@ -2,12 +2,15 @@
 """Calibration of class probabilities: temperature, vector and Dirichlet scaling.
 
 Guo et al.: On calibration of modern neural networks, ICML 2017 (temperature and vector scaling).
-Kull et al.: Beyond temperature scaling, NeurIPS 2019 (Dirichlet calibration, off-diagonal and
-intercept regularization).
+Alexandari, Kundaje, Shrikumar: Maximum likelihood with bias-corrected calibration, ICML 2020 (one
+slope and a bias per class). Kull et al.: Beyond temperature scaling, NeurIPS 2019 (Dirichlet
+calibration, off-diagonal and intercept regularization).
 
 Every method is one affine map of the log-probabilities (or of a label's logit) before the softmax
-(or the sigmoid). Parameters are the mode under a Gaussian prior around the next simpler method,
-whose weight is that of a few rows: separable rows, absent classes and 20 rows give finite answers.
+(or the sigmoid): a slope for all classes; for `vector` also a bias and a slope's deviation per
+class; for `dirichlet` also weights between classes. Parameters are the mode under normal priors,
+which weigh as much as a few rows: separable rows, absent classes and 20 rows give finite answers.
+Widths of the priors were chosen on training rows of three MedMNIST sets.
 """
 
 from __future__ import annotations
@@ -19,14 +22,12 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from vesalius.errors import UsageError
-from vesalius.metrics.bootstrap import patient_index
+from vesalius.tasks.classify.method_choice import ONE_PATIENT, choose_method, patient_folds
 from vesalius.types import Array, Json
 
 METHODS = ("identity", "temperature", "vector", "dirichlet")  # from simple to rich
 COLDEST, HOTTEST = 0.05, 20.0  # bounds of the temperature
-FOLDS = 5
 ROWS = {"vector": 5, "dirichlet": 10}  # of the rarest class, for `auto` to try a method
-ONE_PATIENT = "rows of one patient only: probabilities are left as they are"
 FLOOR = float(np.log(1e-16))  # a smaller log-probability counts as this
 _SD_LOG_TEMPERATURE = 0.5  # of the log-normal prior around 1
 _SD_SLOPE, _SD_CROSS, _SD_BIAS = 0.2, 0.1, 0.5  # priors; slopes in units of the shared one
@@ -142,42 +143,6 @@ def _worth_trying(count: Array) -> tuple[list[str], str]:
     return [name for name in METHODS if name not in short], note
 
 
-def choose_method(
-    tried: Sequence[str], losses: Callable[[str, Array, Array], Array], folds: Array
-) -> tuple[str, dict[str, float]]:
-    """Return the method and each method's mean cross-validated loss.
-
-    From simple to rich: the second replaces the first where it is better at all, a richer one only
-    where its gain exceeds its standard error.
-    """
-    found: dict[str, Array] = {}
-    if folds.max() > 0:
-        for name in tried:
-            found[name] = np.empty(len(folds))
-            for fold in range(folds.max() + 1):
-                held = np.flatnonzero(folds == fold)
-                found[name][held] = losses(name, np.flatnonzero(folds != fold), held)
-    chosen = tried[0]
-    for name in tried[1:] if found else ():
-        gain = found[chosen] - found[name]
-        margin = 0.0 if name == tried[1] else float(gain.std(ddof=1)) / len(gain) ** 0.5
-        if gain.mean() > margin:
-            chosen = name
-    return chosen, {name: float(loss.mean()) for name, loss in found.items()}
-
-
-def patient_folds(strata: Array, patients: Sequence[Any] | Array | None) -> Array:
-    """Return each row's fold: patients whole, the strata spread evenly."""
-    rows = len(strata)
-    index, count = patient_index([None] * rows if patients is None else patients, rows)
-    first = np.unique(index, return_index=True)[1]
-    shuffled = np.random.default_rng(0).permutation(count)
-    order = shuffled[np.argsort(strata[first[shuffled]], kind="stable")]
-    fold = np.empty(count, np.int64)
-    fold[order] = np.arange(count) % min(FOLDS, count)
-    return np.asarray(fold[index])
-
-
 def _fit_classes(method: str, table: Array, truth: Array) -> tuple[Array, Array]:
     """Return weights `(k, k)` and bias `(k,)` of a softmax calibration."""
     k = table.shape[1]
@@ -191,24 +156,17 @@ def _fit_classes(method: str, table: Array, truth: Array) -> tuple[Array, Array]
     hot = np.eye(k)[truth]
 
     def mapping(flat: Array) -> tuple[Array, Array]:  # `flat` is standard normal a priori
-        slope = np.exp(_SD_LOG_TEMPERATURE * flat[0])
-        return slope * (np.eye(k) + spread * flat[k + 1 :].reshape(k, k)), _SD_BIAS * flat[
-            1 : k + 1
-        ]
+        slope, bias, tilt = np.exp(_SD_LOG_TEMPERATURE * flat[0]), flat[1 : k + 1], flat[k + 1 :]
+        return slope * (np.eye(k) + spread * tilt.reshape(k, k)), _SD_BIAS * bias
 
     def objective(flat: Array) -> tuple[float, Array]:
         weights, bias = mapping(flat)
         logs = _log_softmax(table @ weights.T + bias)
         rest = np.exp(logs) - hot
         by_weight = rest.T @ table
-        slope = np.exp(_SD_LOG_TEMPERATURE * flat[0])
-        gradient = np.concatenate(
-            [
-                [(by_weight * weights).sum() * _SD_LOG_TEMPERATURE],
-                rest.sum(0) * _SD_BIAS,
-                (by_weight * slope * spread).ravel(),
-            ]
-        )
+        by_slope = [(by_weight * weights).sum() * _SD_LOG_TEMPERATURE]
+        by_tilt = np.exp(_SD_LOG_TEMPERATURE * flat[0]) * by_weight * spread
+        gradient = np.concatenate([by_slope, _SD_BIAS * rest.sum(0), by_tilt.ravel()])
         return float(0.5 * flat @ flat - (hot * logs).sum()), gradient + flat
 
     first = np.zeros(1 + k + k * k)

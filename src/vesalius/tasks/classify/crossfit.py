@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vesalius.tasks.classify.calibration import patient_folds
 from vesalius.tasks.classify.ensemble import losses
 from vesalius.tasks.classify.heads import Embedded, KnnHead, fit_head, new_head
+from vesalius.tasks.classify.method_choice import patient_folds
 from vesalius.tasks.targets import Target
 from vesalius.types import Array, Json
 

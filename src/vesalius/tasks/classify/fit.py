@@ -33,7 +33,14 @@ from vesalius.tasks.classify.heads import Embedded
 from vesalius.tasks.classify.members import HeadMember, Member, NetworkMember, save_members
 from vesalius.tasks.classify.network import Lesson, measure, train_network
 from vesalius.tasks.classify.outliers import OutlierScore
-from vesalius.tasks.classify.predict import TRUST, TRUST_ARRAYS, Answer, Classifier, Mixture
+from vesalius.tasks.classify.predict import (
+    TRUST,
+    TRUST_ARRAYS,
+    Answer,
+    Classifier,
+    Mixture,
+    means,
+)
 from vesalius.tasks.classify.scoring import write_scores
 from vesalius.tasks.classify.store import Store, prepare
 from vesalius.tasks.classify.thresholds import choose_threshold
@@ -107,13 +114,13 @@ def train_run(
     weights, held = _weigh(rows, said, held)
     raw = mix(held, weights)
     run, mixture = _keep(run, members, held, weights, encoders, rows)
-    trust = _operating(_trust(mixture, rows), decisions["operating"], raw, rows)
+    trust = _operating(_trust(run, mixture, rows), decisions["operating"], raw, rows)
     write_json(run.path / TRUST, trust.to_json())
     if trust.outliers is not None:
         arrays = {n: torch.from_numpy(a) for n, a in trust.outliers.arrays().items()}
         checkpoint.save_tensors(run.path / TRUST_ARRAYS, arrays, {"plan": run.id})
     classifier = Classifier(mixture, decisions, normalizer, trust)
-    _, embeddings = mixture.answer([store.images(case) for case in rows.val])
+    embeddings = _embeddings(run, rows, mixture, rows.val)
     answers = classifier.trusted(raw, embeddings, [store.lost(case) for case in rows.val])
     unread = [case for case in parts["val"] if case not in rows.val]
     failures = [Answer(None, store.lost(case)) for case in unread]
@@ -264,19 +271,27 @@ def _keep(
     return run, Mixture(chosen, serving, weights[kept])
 
 
-def _trust(mixture: Mixture, rows: _Rows) -> Trust:
+def _trust(run: Run, mixture: Mixture, rows: _Rows) -> Trust:
     """Fit calibration, label sets and the refusal of outliers."""
     cases = rows.calibration
     truths, patients = [c.truth for c in cases], [rows.groups[c.key] for c in cases]
     if not cases:
         return fit_trust(np.empty((0, 0)), truths, patients, rows.target, None, None)
     raw, embeddings = mixture.answer([rows.store.images(case) for case in cases])
-    inside = mixture.embeddings([rows.store.images(case) for case in rows.train[:_REFERENCES]])
+    inside = _embeddings(run, rows, mixture, rows.train[:_REFERENCES])
     labels = None
     if rows.target.kind in ("binary", "multiclass", "ordinal"):
         labels = rows.target.encode([case.truth for case in rows.train[:_REFERENCES]])
     outliers = OutlierScore.fit(inside, labels)
     return fit_trust(raw, truths, patients, rows.target, outliers, embeddings)
+
+
+def _embeddings(run: Run, rows: _Rows, mixture: Mixture, cases: Sequence[Case]) -> Array:
+    """Return what `Mixture.embeddings` does, from the cache where a frozen encoder gives them."""
+    if not mixture.encoders:
+        return mixture.embeddings([rows.store.images(case) for case in cases])
+    number = min(mixture.encoders)
+    return means(_embed(run, rows, number, mixture.encoders[number], cases, None))
 
 
 def _operating(trust: Trust, asked: Json, raw: Array, rows: _Rows) -> Trust:

@@ -78,15 +78,18 @@ class KnnHead(nn.Module):
 
     def forward(self, cases: Embedded) -> Tensor:
         """Return mean votes `(N, ...)` in the form of `Target.probabilities`."""
-        near = self.look(cases) @ self.bank.T
+        return self.on(*cases.padded())
+
+    def on(self, items: Tensor, facts: Tensor, present: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the same from what `Embedded.padded` gives."""
+        near = self.look(items, present) @ self.bank.T
         strength, place = near.topk(min(self.k, near.shape[1]), dim=1)
         weight = torch.softmax(strength / 0.07, dim=1)
         return torch.einsum("nk,nkc->nc", weight, self.votes[place])
 
-    def look(self, cases: Embedded) -> Tensor:
+    def look(self, items: Tensor, present: Tensor) -> Tensor:
         """Return the direction `(N, F)` of each case from the training mean."""
-        pooled = _means(cases)
-        return functional.normalize(pooled - self.center, dim=1)
+        return functional.normalize(_means(items, present) - self.center, dim=1)
 
 
 class LinearHead(nn.Module):
@@ -105,15 +108,19 @@ class LinearHead(nn.Module):
 
     def forward(self, cases: Embedded) -> Tensor:
         """Return logits `(N, outputs)`."""
-        logits: Tensor = self.layer((self.table(cases) - self.center) / self.width)
+        return self.on(*cases.padded())
+
+    def on(self, items: Tensor, facts: Tensor, present: Tensor) -> Tensor:
+        """Return the same from what `Embedded.padded` gives."""
+        table = self.table(items, facts, present)
+        logits: Tensor = self.layer((table - self.center) / self.width)
         return logits
 
-    def table(self, cases: Embedded) -> Tensor:
+    def table(self, items: Tensor, facts: Tensor, present: Tensor) -> Tensor:
         """Return `(N, columns)` of all cases."""
         parts = []
-        items, facts, present = cases.padded()
         if self.pooling in ("mean", "mean+max"):
-            parts.append(_means(cases))
+            parts.append(_means(items, present))
         if self.pooling in ("max", "mean+max"):
             parts.append(items.masked_fill(~present[..., None], -torch.inf).amax(1))
         for column, size in enumerate(self.sizes):
@@ -142,7 +149,10 @@ class SetHead(nn.Module):
 
     def forward(self, cases: Embedded) -> Tensor:
         """Return logits `(N, outputs)`."""
-        items, facts, present = cases.padded()
+        return self.on(*cases.padded())
+
+    def on(self, items: Tensor, facts: Tensor, present: Tensor) -> Tensor:
+        """Return the same from what `Embedded.padded` gives."""
         hidden = self.project(self.dropout((items - self.center) / self.width))
         for column, table in enumerate(self.facts):
             hidden = hidden + table(facts[..., column])
@@ -205,8 +215,9 @@ def fit_head(
 
 
 def _remember(head: KnnHead, cases: Embedded, truth: Tensor, target: Target) -> None:
-    head.center = _means(cases).mean(0)
-    head.bank = head.look(cases)
+    items, _, present = cases.padded()
+    head.center = _means(items, present).mean(0)
+    head.bank = head.look(items, present)
     if target.kind == "regression":
         head.votes = (truth * target.unit_sd + target.unit_mean)[:, None]
     elif target.kind == "multilabel":
@@ -223,7 +234,7 @@ def _solve(
     weights: Tensor | None,
     penalty: float,
 ) -> None:
-    table = head.table(cases)
+    table = head.table(*cases.padded())
     head.center, head.width = table.mean(0), _width(table)
     table = (table - head.center) / head.width
     nn.init.zeros_(head.layer.weight)
@@ -297,8 +308,7 @@ def _width(table: Tensor) -> Tensor:
     return torch.where(width > 1e-5 * table.abs().mean(0).clamp_min(0.1), width, 1.0)
 
 
-def _means(cases: Embedded) -> Tensor:
-    lengths = torch.tensor(cases.lengths)
-    rows = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
-    sums = torch.zeros(len(lengths), cases.items.shape[1]).index_add_(0, rows, cases.items)
-    return sums / lengths[:, None]
+def _means(items: Tensor, present: Tensor) -> Tensor:
+    """Return the mean `(N, F)` of each case's items."""
+    weights = present / present.sum(1, keepdim=True)
+    return torch.einsum("nl,nlf->nf", weights.to(items.dtype), items)

@@ -16,14 +16,12 @@ from vesalius.errors import UsageError
 from vesalius.tasks.classify.calibration import (
     COLDEST,
     HOTTEST,
-    ONE_PATIENT,
     Calibrator,
-    choose_method,
     find_mode,
-    patient_folds,
     score_table,
     sigmoid,
 )
+from vesalius.tasks.classify.method_choice import ONE_PATIENT, choose_method, patient_folds
 from vesalius.types import Array
 
 LABEL_METHODS = ("identity", "shared", "platt")

@@ -78,9 +78,13 @@ class SetClassifier(nn.Module):
             batch: of N cases.
         """
         items = batch.mixing @ embeddings  # (I, features)
+        return self.decide(items[batch.places], batch.facts[batch.places], batch.present)
+
+    def decide(self, items: Tensor, facts: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the same from embeddings `(N, L, features)` and facts `(N, L, ...)` of images."""
         for column, table in enumerate(self.facts):
-            items = items + table(batch.facts[:, column])
-        pooled, weights = self.pooling(items[batch.places], batch.present)
+            items = items + table(facts[..., column])
+        pooled, weights = self.pooling(items, present)
         logits: Tensor = self.encoder.head(self.dropout(pooled))  # type: ignore[operator]
         return logits.float(), weights
 

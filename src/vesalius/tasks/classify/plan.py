@@ -94,6 +94,10 @@ def decide(
         UsageError: an unknown model, or an encoder that cannot see these images.
     """
     name, *ways = model.split(":")
+    if name in ("auto", "frozen") and ways:
+        raise UsageError(f"ways belong to one network's name, got '{model}'; leave ':…' out")
+    if name not in ("auto", "frozen") and encoder is not None:
+        raise UsageError(f"an encoder is used by the models auto and frozen, not by '{name}'")
     volumes = found["volumes"] == found["images"]
     whole = volumes and found["median_longest_side"] <= VOLUMETRIC and "slices" not in ways
     side = found["median_longest_side"] if whole else found["median_side"]

@@ -80,9 +80,7 @@ class Mixture:
 
     def _pooled(self, cases: Sequence[Sequence[Image]], found: Mapping[int, Embedded]) -> Array:
         if found:
-            first = found[min(found)]
-            rows = torch.split(first.items, list(first.lengths))
-            return torch.stack([row.mean(0) for row in rows]).numpy()
+            return means(found[min(found)])
         network = next(m for m in self.members if isinstance(m, NetworkMember))
         where = next(network.module.parameters()).device
         with torch.inference_mode():
@@ -91,6 +89,12 @@ class Mixture:
                 batch = make_batch([case]).to(where)
                 parts.append((batch.mixing @ network.module.encode(batch.views)).mean(0).cpu())
         return torch.stack(parts).numpy()
+
+
+def means(cases: Embedded) -> Array:
+    """Return the mean `(n, F)` of the embeddings of each case's images."""
+    rows = torch.split(cases.items, list(cases.lengths))
+    return torch.stack([row.mean(0) for row in rows]).numpy()
 
 
 def embed(encoder: FrozenEncoder, cases: Sequence[Sequence[Image]]) -> Embedded:
@@ -110,7 +114,7 @@ class Classifier:
         self.normalizer = normalizer
         self.trust = trust
         self.target = Target.from_json(decisions["target"])
-        self.device = device.start().device
+        self.device = device.place()
         for member in mixture.members:
             if isinstance(member, NetworkMember):
                 member.module.to(self.device).eval()

@@ -125,7 +125,11 @@ def fit_trust(
             ordinal=target.kind == "ordinal",
         )
         notes.append(sets.note)
-    if outliers is not None and embeddings is not None:
+    if outliers is not None and embeddings is not None and second.sum() < 2:
+        outliers = None
+        notes.append("a single calibration case sets no threshold: no case is refused as unlike")
+    elif outliers is not None and embeddings is not None:
         outliers = outliers.calibrate(embeddings[second], refused=REFUSED)
+        notes.append(outliers.note)
     held = tuple(note for note in notes if note)
     return Trust(calibrator, sets, intervals, outliers, notes=held)

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """From candidates and density to a count with an interval, by rules fitted on validation rows.
 
-A count is the number of candidates at or above a threshold, the sum of the density map, or the
-mean of both: what was nearest to the truth on validation images. A candidate's probability is its
-score through a logistic curve (Platt 1999). How far a count may be off is the standard deviation of
-the sum of independent candidates (the Poisson binomial distribution) and of the objects that
-have no candidate, times a factor that makes the stated share of intervals hold: split conformal
-prediction with a normalized score (Lei et al., JASA 2018), on rows that serve nothing else.
+A count is the number of candidates at or above a threshold, the sum of the density map on a line of
+least absolute deviations, or the mean of both: what was nearest to the truth on validation images.
+A candidate's probability is its score through a logistic curve (Platt 1999). How far a count may
+be off is the standard deviation of the sum of independent candidates (the Poisson binomial
+distribution) and of the objects that have no candidate, times a factor that makes the stated share
+of intervals hold: split conformal prediction with a normalized score (Lei et al., JASA 2018), on
+rows that serve nothing else.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from vesalius.errors import DataError
 from vesalius.metrics.detection import match
 from vesalius.tasks.detect.boxes import Boxes
+from vesalius.tasks.detect.curves import fit_line, fit_logistic, logit, sigmoid
 from vesalius.types import Array, Json
 
 LEVEL = 0.9
@@ -28,8 +30,6 @@ LEAST_SPREAD = 0.2  # objects: no image is counted without doubt
 SOURCES = ("detections", "density", "both")
 _GRID = np.round(np.arange(0.05, 0.951, 0.01), 2)
 _SMOOTH = 3  # neighbors on the grid over which an error is averaged, either side
-_NEWTON = 50
-_RIDGE = 1e-2  # keeps the curve finite where scores part hits from misses without fault
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +76,7 @@ class Rule:
         threshold: score from which on a candidate counts.
         slope, intercept: of the logistic curve over the logit of the score.
         unseen: objects an image, on average, that have no candidate.
+        scale, shift: of the line from the density's sum to a count.
         factor: half-width of the interval in standard deviations; None where too few rows were
             left for the level, and the count has no upper bound.
     """
@@ -85,6 +86,8 @@ class Rule:
     slope: float
     intercept: float
     unseen: float
+    scale: float = 1.0
+    shift: float = 0.0
     factor: float | None = None
 
     @classmethod
@@ -98,12 +101,13 @@ class Rule:
 
     def probabilities(self, scores: Array) -> Array:
         """Return the probability that each candidate is an object."""
-        return _sigmoid(self.slope * _logit(scores) + self.intercept)
+        return sigmoid(self.slope * logit(scores) + self.intercept)
 
     def number(self, scores: Array, density: float) -> int:
         """Return the count of a class from its candidates' scores `(n,)` and its density's sum."""
         found = int((scores >= self.threshold).sum())
-        return round(float(_mixed(self.source, found, density)))
+        line = self.scale * density + self.shift
+        return max(0, round(float(_mixed(self.source, found, line))))
 
     def count(self, label: str, scores: Array, density: float) -> Count:
         """Return the count with its interval."""
@@ -162,9 +166,11 @@ def _fit_rule(found: Sequence[Evidence], truth: Sequence[Boxes], label: int) -> 
     objects = [true.corners[true.labels == label] for true in truth]
     counts = np.array([len(corners) for corners in objects])
     numbers = np.array([[(held >= t).sum() for t in _GRID] for held in scores])  # (images, grid)
+    scale, shift = fit_line(density, counts)
+    line = scale * density + shift
     best: tuple[float, str, float] | None = None
     for source in SOURCES:
-        guess = np.round(_mixed(source, numbers, density[:, None]))
+        guess = np.round(_mixed(source, numbers, line[:, None])).clip(0)
         error = _smooth(np.abs(guess - counts[:, None]).mean(axis=0))
         places = np.flatnonzero(error <= error.min() + 1e-12)
         if best is None or error.min() < best[0] - 1e-12:
@@ -174,9 +180,10 @@ def _fit_rule(found: Sequence[Evidence], truth: Sequence[Boxes], label: int) -> 
         match(one.candidates.corners[one.candidates.labels == label], held, corners) >= 0
         for one, held, corners in zip(found, scores, objects, strict=True)
     ]
-    slope, intercept = fit_logistic(_logit(np.concatenate(scores)), np.concatenate(hits))
+    slope, intercept = fit_logistic(logit(np.concatenate(scores)), np.concatenate(hits))
     missed = (counts.sum() - sum(int(hit.sum()) for hit in hits)) / len(counts)
-    return Rule(best[1], best[2], round(slope, 6), round(intercept, 6), round(float(missed), 6))
+    numbers_of = (slope, intercept, float(missed), scale, shift)
+    return Rule(best[1], best[2], *(round(value, 6) for value in numbers_of))
 
 
 def _mixed(source: str, found: Any, density: Any) -> Any:
@@ -191,35 +198,3 @@ def _smooth(error: Array) -> Array:
     padded = np.pad(error, _SMOOTH, mode="edge")
     kernel = np.full(2 * _SMOOTH + 1, 1 / (2 * _SMOOTH + 1))
     return np.convolve(padded, kernel, "valid")
-
-
-def fit_logistic(x: Array, hits: Array) -> tuple[float, float]:
-    """Return slope and intercept of the logistic curve of greatest likelihood.
-
-    A small ridge around slope 1 and intercept 0 decides where the data do not.
-
-    Args:
-        x: `(n,)` logits of scores.
-        hits: `(n,)` Boolean.
-    """
-    design = np.column_stack([x, np.ones_like(x)])
-    start = np.array([1.0, 0.0])
-    theta = start.copy()
-    for _ in range(_NEWTON):
-        p = _sigmoid(design @ theta)
-        gradient = design.T @ (p - hits) + _RIDGE * (theta - start)
-        hessian = design.T @ (design * (p * (1 - p))[:, None]) + _RIDGE * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
-        theta = theta - step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
-        if np.abs(step).max() < 1e-9:
-            break
-    return float(theta[0]), float(theta[1])
-
-
-def _logit(scores: Array) -> Array:
-    p = np.clip(scores, 1e-6, 1 - 1e-6)
-    return np.asarray(np.log(p / (1 - p)))
-
-
-def _sigmoid(x: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-np.clip(x, -500, 500))))

@@ -133,10 +133,10 @@ def cache_bytes(found: Json, decisions: Json) -> int:
 
 
 def _window(shape: Array, most: int) -> list[int]:
-    """Return the median image's shape, cut to at most `most` pixels, in whole deepest cells."""
+    """Return about the median image's shape, of at most `most` pixels, in whole deepest cells."""
     if most < MULTIPLE**2:
         raise UsageError(f"a window needs {MULTIPLE**2} pixels at least, got {most}")
-    size = np.maximum(MULTIPLE, np.ceil(shape / MULTIPLE) * MULTIPLE).astype(int)
+    size = np.maximum(MULTIPLE, np.round(shape / MULTIPLE) * MULTIPLE).astype(int)
     while size.prod() > most:
         size[int(size.argmax())] -= MULTIPLE
     return [int(side) for side in size]
