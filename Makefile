@@ -6,6 +6,9 @@ ifneq ($(wildcard ../shared/data),)
 export VESALIUS_DATA ?= $(abspath ../shared/data)
 endif
 export PYTHONDONTWRITEBYTECODE ?= 1
+# One test process a core, one thread each: processes that start several threads each fight.
+export OMP_NUM_THREADS ?= 1
+PARALLEL := -n auto --dist loadfile
 
 .PHONY: install demo test test-slow lint types floors check bench docs clean
 
@@ -33,10 +36,10 @@ floors: install              ## the import contract
 check: lint types floors
 
 test: install check          ## everything under 15 minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: install           ## minutes-long proofs as well
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow"
 
 bench: install               ## every benchmark with its peers, then BENCHMARKS.md from their JSON
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,peers]"

@@ -37,7 +37,7 @@ FROZEN = {
 NETWORK = {
     "network": {
         "name": "resnet10", "spatial_dims": 2, "in_channels": 1,
-        "options": {"stem": "small", "width": 4}, "weights": "random", "volumes": "",
+        "options": {"stem": "small", "width": 8}, "weights": "random", "volumes": "",
     },
     "size": 12, "pooling": "attention", "facts": KNOWN, "dropout": 0.2, "mirror": True,
 }  # fmt: skip

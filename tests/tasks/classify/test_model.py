@@ -31,7 +31,7 @@ def spec(pooling: str, dims: int = 2, **changes) -> dict:
         "name": "resnet10",
         "spatial_dims": dims,
         "in_channels": 1,
-        "options": {"stem": "small", "width": 4},
+        "options": {"stem": "small", "width": 8},
         "weights": "random",
         "volumes": "",
     }

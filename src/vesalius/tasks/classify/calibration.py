@@ -27,7 +27,7 @@ from vesalius.types import Array, Json
 
 METHODS = ("identity", "temperature", "vector", "dirichlet")  # from simple to rich
 COLDEST, HOTTEST = 0.05, 20.0  # bounds of the temperature
-ROWS = {"vector": 5, "dirichlet": 10}  # of the rarest class, for `auto` to try a method
+ROWS = {"vector": 3, "dirichlet": 10}  # of the rarest class, for `auto` to try a method
 FLOOR = float(np.log(1e-16))  # a smaller log-probability counts as this
 _SD_LOG_TEMPERATURE = 0.5  # of the log-normal prior around 1
 _SD_SLOPE, _SD_CROSS, _SD_BIAS = 0.2, 0.1, 0.5  # priors; slopes in units of the shared one

@@ -2,8 +2,8 @@
 """Why a case was answered as it was: the influence of each image, and where a network looked.
 
 Influence is measured by leaving an image out: by how much the predicted answer then falls. Maps are
-Grad-CAM (Selvaraju et al., ICCV 2017): channels of the last maps, weighted by the mean gradient
-of the predicted answer's logit.
+Grad-CAM (Selvaraju et al., ICCV 2017): channels of the last maps that are fine enough, weighted
+by the mean gradient of the predicted answer's logit (a grade's log-probability).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from vesalius.tasks.classify.batch import Batch, Image, make_batch
 from vesalius.tasks.classify.embeddings import embedded
 from vesalius.tasks.classify.members import HeadMember, NetworkMember
 from vesalius.tasks.classify.predict import Classifier
+from vesalius.training.loss import ordinal_log_probabilities
 from vesalius.types import Array
 
 _FINEST = 4  # cells along a side that a map must have to tell a place
@@ -53,19 +54,20 @@ def explain(classifier: Classifier, images: Sequence[Image]) -> Explanation:
         influence = table[column] - classifier.probabilities(others)[:, column]
     heaviest = int(np.argmax(classifier.mixture.weights))
     member = classifier.mixture.members[heaviest]
-    logit = min(column, classifier.target.outputs - 1)
+    classes = len(table)
     heat: tuple[Array, ...] = ()
     if isinstance(member, NetworkMember):
         batch = make_batch([images]).to(next(member.module.parameters()).device)
         heat = _split(
-            _grad_cam(member.module.encoder, _network(member, batch), batch.views, logit), images
+            _grad_cam(member.module.encoder, _network(member, batch), batch.views, column, classes),
+            images,
         )
     elif isinstance(member, HeadMember):
         encoder = classifier.mixture.encoders[member.encoder]
         if not encoder.volumes and isinstance(encoder.encoder, nn.Module):
             batch = make_batch([images])
             answer = _head(member, lambda v: encoder.encode_once(v, encoder.encoder), images)
-            heat = _split(_grad_cam(encoder.encoder, answer, batch.views, logit), images)
+            heat = _split(_grad_cam(encoder.encoder, answer, batch.views, column, classes), images)
     return Explanation(np.asarray(influence), heat, member.name)
 
 
@@ -93,26 +95,35 @@ def _head(
 
 
 def _grad_cam(
-    network: nn.Module, answer: Callable[[Tensor], Tensor], views: Tensor, column: int
+    network: nn.Module,
+    answer: Callable[[Tensor], Tensor],
+    views: Tensor,
+    column: int,
+    classes: int,
 ) -> Array:
     """Return `(M, ...)` heat of views `(M, C, ...)`, the greatest of all 1."""
     kept: list[Tensor] = []
 
     def keep(_module: nn.Module, _given: object, out: Tensor) -> None:
-        if min(out.shape[2:]) >= _FINEST or not kept:
+        if out.ndim > 3 and (min(out.shape[2:]) >= _FINEST or not kept):
             kept.append(out)
 
-    hooks = [
+    blocks = [module for module in network.modules() if hasattr(module, "shortcut")]
+    inside = {id(part) for block in blocks for part in block.modules() if part is not block}
+    hooks = [  # what all later maps rest on: blocks as a whole, and rectified maps between them
         module.register_forward_hook(keep)
         for module in network.modules()
-        if isinstance(module, nn.Conv2d | nn.Conv3d)
+        if id(module) not in inside
+        and (hasattr(module, "shortcut") or isinstance(module, nn.ReLU | nn.ReLU6))
     ]
     try:
         with torch.enable_grad():
             given = views.clone().requires_grad_(True)
-            logit = answer(given)[0, column]
+            found = answer(given)
+            if found.shape[1] < classes:  # logits of grades tell what lies above
+                found = ordinal_log_probabilities(found)
             maps = kept[-1]
-            (slope,) = torch.autograd.grad(logit, maps)
+            (slope,) = torch.autograd.grad(found[0, column], maps)
     finally:
         for hook in hooks:
             hook.remove()

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vesalius.errors import CohortError
+from vesalius.errors import CohortError, DataError
 from vesalius.files import write_json
 from vesalius.tasks.cases import Case, Cases, case_groups
 from vesalius.tasks.classify.batch import FACTS
@@ -299,7 +299,10 @@ def _operating(trust: Trust, asked: Json, raw: Array, rows: _Rows) -> Trust:
     if not asked:
         return trust
     positive = rows.target.encode([case.truth for case in rows.val]) == 1
-    point = choose_threshold(trust.calibrate(raw, rows.target)[:, 1], positive, **asked)
+    try:
+        point = choose_threshold(trust.calibrate(raw, rows.target)[:, 1], positive, **asked)
+    except DataError as error:  # too few cases to show it: the audit says so
+        return replace(trust, notes=(*trust.notes, f"no operating point: {error}"))
     notes = (*trust.notes, f"threshold for {point.asked}: {point.threshold:.4f}", point.note)
     return replace(trust, operating=point, notes=tuple(note for note in notes if note))
 

@@ -15,6 +15,7 @@ from vesalius.errors import UsageError
 from vesalius.networks import IMAGE_NETWORKS, build
 from vesalius.networks.acs import to_acs
 from vesalius.networks.inflation import inflate
+from vesalius.networks.memory_format import channels_innermost
 from vesalius.networks.pooling import build_pooling
 from vesalius.networks.pretrained import INPUT_SCALE, load_pretrained
 from vesalius.tasks.classify.batch import FACTS, Batch
@@ -57,9 +58,7 @@ class SetClassifier(nn.Module):
         for table in self.facts:
             nn.init.zeros_(table.weight)  # type: ignore[arg-type]
         self.pooling = build_pooling(spec["pooling"], features)
-        self.near = network["spatial_dims"] == 2  # channels innermost: about twice as fast on CPUs
-        if self.near:
-            self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.near = network["spatial_dims"] == 2 and channels_innermost(self.encoder)
         self.dropout = nn.Dropout(spec["dropout"])
 
     def encode(self, views: Tensor) -> Tensor:

@@ -86,8 +86,8 @@ def _summary(
         "groups": {name: [str(row[name]) for row in rows] for name in GROUPS},
     }
     if target.kind == "regression":
-        low, high = ([row[side] for row in rows] for side in ("low", "high"))
-        bounded = None not in low
+        low, high = (np.array([row[side] for row in rows], float) for side in ("low", "high"))
+        bounded = bool(np.isfinite(low)[~failed].all())
         return regression_summary(
             [target.number(text) for text in truths],
             table[:, 0],
