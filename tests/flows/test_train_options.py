@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from vesalius import io
+from vesalius.cohorts import Cohort
 from vesalius.errors import CohortError, RunError, UsageError
 from vesalius.flows.evaluate import evaluate
 from vesalius.flows.predict import predict
@@ -43,15 +45,20 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Volume(data.clip(0, 255).astype(np.uint8), flat_affine()),
             root / "data" / f"{number:03}.png",
         )
+        held = [name for name, is_so in (("big", width > 7), ("low", high)) if is_so]
         rows.append(
             {
-                "image": f"{number:03}.png", "wide": "wide" if width > 7 else "narrow",
-                "grade": width // 4, "width": width + 0.5, "big": int(width > 7), "low": int(high),
-                "findings": ";".join(
-                    n for n, is_so in (("big", width > 7), ("low", high)) if is_so
-                ) or "neither",
+                "image": f"{number:03}.png",
+                "wide": "wide" if width > 7 else "narrow",
+                "sex": "FM"[number % 2],
+                "age": 20 + number % 60,
+                "grade": width // 4,
+                "width": width + 0.5,
+                "big": int(width > 7),
+                "low": int(high),
+                "findings": ";".join(held) or "neither",
             }
-        )  # fmt: skip
+        )
     with (root / "labels.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
@@ -108,12 +115,21 @@ def test_an_operating_point_is_chosen_and_kept(cohort: Path, tmp_path: Path) -> 
     rows = Run.load(run.path).predictions().to_pandas().query("split == 'test'")
     wide = rows[rows["truth"] == "wide"]
     assert point["sensitivity"]["value"] == pytest.approx((wide["called"] == "wide").mean())
+    assert (rows["called"] == "").equals(rows["abstained"] != "")  # no call where it abstains
+    rows = rows[rows["called"] != ""]
     assert (rows["called"] == "wide").mean() > (rows["p_wide"] >= 0.5).mean() - 1e-9
+    by = Run.load(run.path).metrics["splits"]["test"]["by"]
+    assert {(g["column"], g["value"]) for g in by if g["column"] == "sex"} == {
+        ("sex", "F"), ("sex", "M"),
+    }  # fmt: skip
+    assert "40 to 59" in {g["value"] for g in by if g["column"] == "age"}
     threshold = json.loads((run.path / "trust.json").read_text())["operating"]["threshold"]
     assert ((rows["p_wide"] >= threshold) == (rows["called"] == "wide")).all()
     assert "operating point" in (run.path / "report.html").read_text()
     with pytest.raises(UsageError, match="cost=MISS:ALARM"):
         train("classify", cohort, operating="recall=1", out=tmp_path / "no", **asked)
+    with pytest.raises(UsageError, match="above 0"):
+        train("classify", cohort, operating="sensitivity=2", out=tmp_path / "no", **asked)
     with pytest.raises(UsageError, match="belongs to a binary target"):
         train(
             "classify", cohort, target="width", model="frozen", operating="cost=2:1",
@@ -121,23 +137,42 @@ def test_an_operating_point_is_chosen_and_kept(cohort: Path, tmp_path: Path) -> 
         )  # fmt: skip
 
 
+def test_training_images_scanned_elsewhere_are_no_test(cohort: Path, tmp_path: Path) -> None:
+    run = train("classify", cohort, target="wide", model="frozen", out=tmp_path / "run")
+    shutil.copytree(cohort.parent / "data", tmp_path / "copy")
+    labels = cohort.parent / "labels.csv"
+    scan(tmp_path / "copy", labels=labels, out=tmp_path / "again", workers=1)
+    with pytest.raises(CohortError, match=r"14\d of the cohort's 180 images are, voxel for voxel"):
+        evaluate(run, tmp_path / "again")
+    subsets = run.subsets()
+    for row in Cohort.open(cohort).iter_rows(["key", "files"]):
+        if subsets[row["key"]] != "test":
+            (tmp_path / "copy" / row["files"][0]).unlink()
+    scan(tmp_path / "copy", labels=labels, out=tmp_path / "fresh", workers=1)
+    part = evaluate(run, tmp_path / "fresh")["splits"]["test"]
+    assert part["n_cases"] == list(subsets.values()).count("test")
+
+
 def test_training_goes_on_from_another_runs_weights(cohort: Path, tmp_path: Path) -> None:
     asked = {"target": "wide", "model": "cnn"}
     first = train("classify", cohort, steps=12, out=tmp_path / "first", **asked)
     name = first.plan["measured"]["members"][0]["name"]
-    none = train("classify", cohort, steps=1, seed=5, out=tmp_path / "none", **asked)
-    begun = train(
-        "classify", cohort, steps=1, seed=5, start=first.path, out=tmp_path / "begun", **asked
-    )
+    asked |= {"steps": 1, "seed": 5, "split": first.path / "split.json"}
+    none = train("classify", cohort, out=tmp_path / "none", **asked)
+    begun = train("classify", cohort, start=first.path, out=tmp_path / "begun", **asked)
     key = next(k for k in first.weights() if k.startswith(f"{name}/encoder.") and "weight" in k)
     one, two, three = (run.weights()[key] for run in (first, begun, none))
     assert float((one - two).abs().max()) < 0.1 * float((one - three).abs().max())
     assert begun.id != none.id
     with pytest.raises(RunError, match="choose the same --model"):
         train(
-            "classify", cohort, target="wide", model="resnet10", steps=1, start=first.path,
-            out=tmp_path / "no",
+            "classify", cohort, start=first.path, out=tmp_path / "no",
+            **{**asked, "model": "resnet10"},
         )  # fmt: skip
+    with pytest.raises(UsageError, match="give its split"):
+        train("classify", cohort, start=first.path, out=tmp_path / "no", **{**asked, "split": None})
+    with pytest.raises(UsageError, match="a network that --model names"):
+        train("classify", cohort, target="wide", start=first.path, out=tmp_path / "no")
     with pytest.raises(UsageError, match="from belong to classify"):
         train("segment", cohort, steps=1, start=first.path, out=tmp_path / "no")
 

@@ -40,6 +40,7 @@ def evaluate(
         CohortError: no case in the subset, or a label that the run never saw.
     """
     from vesalius.cohorts import Cohort
+    from vesalius.flows.seen_images import refuse_seen
     from vesalius.reporting import write_card, write_report
     from vesalius.tasks.run import Run
 
@@ -53,6 +54,9 @@ def evaluate(
     opened = cohort if isinstance(cohort, Cohort) else Cohort.open(cohort)
     where = loaded.plan["cohort"]["where"]
     chosen = opened.filter(where) if where else opened
+    known = loaded.subsets()
+    if not any(key in known for key in chosen.to_arrow(columns=["key"])["key"].to_pylist()):
+        refuse_seen(loaded, chosen)  # another cohort
     metrics = _score(loaded, chosen, split, progress)
     if loaded.task == "detect":  # its pictures are those of `vesalius count`
         return metrics

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from vesalius.errors import UsageError
 from vesalius.types import Json
 
 
@@ -18,6 +19,8 @@ def models(*, side: int = 224, volume: bool = False) -> list[Json]:
     from vesalius.networks.pretrained import PRETRAINED
 
     stem = "small" if side <= 48 else "medium" if side <= 64 else "large"
+    if not 8 <= side <= 1024:
+        raise UsageError(f"side must be 8 to 1024, got {side}")
     dims = 3 if volume else 2
     rows: list[Json] = []
     for name in IMAGE_NETWORKS:

@@ -53,7 +53,7 @@ def patient_images(
     from vesalius.volume import LabelMap
 
     for source, words in _sources(patient, notes, limits):
-        if words & _LABELS:
+        if words & _LABELS and patient.is_dir():
             notes.append("left out: a file that its name calls a mask or label map")
             continue
         try:

@@ -84,12 +84,17 @@ def train(
     """
     started = time.monotonic()
     from vesalius.cohorts import Cohort
+    from vesalius.flows.seen_images import remember
     from vesalius.reporting import write_card, write_report
-    from vesalius.tasks.run import find_run, start_run
+    from vesalius.tasks.run import Run, find_run, start_run
 
     own = {"target_kind": target_kind, "case": case, "operating": operating}
     _validate(task, minutes, steps, target, {**own, "encoder": encoder, "from": start})
-    origin = _start(start) if start is not None else ""
+    if seed < 0:
+        raise UsageError(f"seed must not be negative, got {seed}")
+    if start is not None and model in ("auto", "frozen"):
+        raise UsageError(f"--from begins a network that --model names, and model is '{model}'")
+    origin = Run.load(start) if start is not None else None
     opened = cohort if isinstance(cohort, Cohort) else Cohort.open(cohort)
     chosen = opened.filter(where) if where else opened
     if task == "detect":
@@ -121,7 +126,7 @@ def train(
         "case": case,
         "seed": seed,
         "model": model,
-        "from": origin,
+        "from": "" if origin is None else _origin(origin, parted),
         "encoder": "",
         "operating": operating,
         "budget": budget,
@@ -165,6 +170,7 @@ def train(
         if not kept.exists():
             shutil.copyfile(encoder, kept)
     if not (run.path / "split.json").exists():
+        remember(run, chosen, parted)
         parted.save(run.path / "split.json")
     run = _fit(task, run, chosen, cases, started, progress, start)
     write_card(run.path)
@@ -277,15 +283,22 @@ def _check_disk(folder: Path, plan: Json) -> str:
     return f"prepared images take about {needed / 1e6:.0f} MB on disk while training"
 
 
-def _start(path: PathLike) -> str:
-    """Return the hash of the run to begin with."""
-    from vesalius.tasks.run import Run
-
-    run = Run.load(path)
+def _origin(run: Run, split: Split) -> str:
+    """Return the hash of the run to begin with; refuse what would leak from it."""
     if run.task != "classify":
         raise UsageError(f"--from takes a run of classify, got one of {run.task}")
     if not run.finished:
-        raise UsageError(f"the run '{path}' that --from names is not finished")
+        raise UsageError(f"the run '{run.path}' that --from names is not finished")
+    seen = run.subsets()
+    leaked = sum(
+        subset != "train" and seen.get(key, subset) not in (subset, "test")
+        for key, subset in split.rows.items()
+    )
+    if leaked:
+        raise UsageError(
+            f"{leaked} images that this run is to be judged by were used by the run that --from "
+            f"names; give its split: --split {run.path / 'split.json'}"
+        )
     return run.id
 
 

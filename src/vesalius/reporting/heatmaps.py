@@ -31,7 +31,7 @@ def heat_picture(views: Array, heat: Array) -> bytes:
             slice_at = int(hot.sum(axis=(0, 1)).argmax())
             view, hot = view[..., slice_at], hot[..., slice_at]
         plain = _gray(view)
-        strength = np.clip(hot, 0, 1)[..., None]
+        strength = np.clip(hot.T, 0, 1)[..., None]
         mixed = plain * (1 - 0.6 * strength) + _colors(hot) * 0.6 * strength
         columns.append(np.vstack([_scaled(plain), _scaled(mixed)]))
     stream = BytesIO()

@@ -78,8 +78,10 @@ def _sets(metrics: Json) -> list[Html]:
     words = []
     if held := metrics.get("label_sets"):
         words.append(
-            f"Label sets held the truth in {held['coverage']:.1%} of {held['n']} cases, with "
-            f"{held['mean_size']:.2f} labels on average."
+            f"Label sets held the truth in {held['coverage']:.1%} "
+            f"[{held['low']:.1%}, {held['high']:.1%}] of {held['n']} cases (promised "
+            f"{held['promised']:.0%}; expected here {held['expected'][0]:.1%} to "
+            f"{held['expected'][1]:.1%}), with {held['mean_size']:.2f} labels on average."
         )
     if point := metrics.get("operating_point"):
         parts = [

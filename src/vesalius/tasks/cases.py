@@ -23,10 +23,11 @@ CaseKind = Literal["patient", "study", "series", "image"]
 # the right) laterality is part of the answer, or the marker in the image is.
 _MIRRORED = {"US", "IVUS", "OP", "OPT", "OPV", "SM", "GM", "XC", "ES", "DMS"}
 _COLUMNS = (
-    "key", "root", "files", "member", "format", "patient", "study", "series", "modality", "kind",
-    "plane", "scanner", "shape", "spacing", "affine", "calibrated", "stat_p01", "stat_p99",
+    "key", "root", "files", "member", "format", "patient", "study", "series", "site", "modality",
+    "kind", "plane", "scanner", "shape", "spacing", "affine", "calibrated", "stat_p01", "stat_p99",
     "mask_files", "mask_member", "mask_format", "mask_names", "findings",
 )  # fmt: skip
+PERSON = ("sex", "age")  # labels by which scores are also given, where the cohort has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class Case:
 
     def value(self, column: str) -> str:
         """Return what its rows share in `column`, several values joined by `+`."""
-        return "+".join(sorted({str(row[column]) for row in self.rows if row[column]}))
+        values = {row.get(column) for row in self.rows} - {None, ""}
+        return "+".join(sorted(str(value) for value in values if value == value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,9 @@ def classification_cases(
     columns = [_column(name) for name in names]
     if kind not in CASES:
         raise UsageError(f"case must be one of {', '.join(CASES)}, got '{kind}'")
-    rows, audit = _usable(_rows(cohort, (*_COLUMNS, *columns)))
+    person = [_column(name) for name in PERSON if name in cohort.targets]
+    wanted = dict.fromkeys((*_COLUMNS, *columns, *person))
+    rows, audit = _usable(_rows(cohort, tuple(wanted)))
     chosen, labelled, lines = read_truths(rows, columns, names, target_kind, known)
     level = _case_kind(labelled) if kind == "auto" else kind
     groups: dict[str, list[tuple[Json, str]]] = defaultdict(list)

@@ -18,14 +18,17 @@ TARGET = Target("answer", "binary", ("a", "b"))
 
 def made(train: int, val: int, test: int = 20, *, group: int = 1, rare: int = 4):
     """Return a split, cases of two images, and groups of so many cases within each subset."""
-    cases, rows, groups = [], {}, {}
+    cases: list[Case] = []
+    rows: dict[str, str] = {}
+    groups: dict[str, int] = {}
+    numbers: dict[tuple[str, int], int] = {}
     for subset, count in (("train", train), ("val", val), ("test", test)):
         for n in range(count):
             key = f"{subset}-{n:04}"
             images = tuple({"key": f"{key}-{i}"} for i in range(2))
             cases.append(Case(key, images, key, "b" if n % rare == 0 else "a"))
             rows |= {image["key"]: subset for image in images}
-            groups[key] = len(groups) if group == 1 else hash((subset, n // group)) % 10**9
+            groups[key] = numbers.setdefault((subset, n // group), len(numbers))
     return rows, Cases(tuple(cases), "patient", (), frozenset(), TARGET), groups
 
 
@@ -104,6 +107,15 @@ def test_seeds_choose_differently() -> None:
     rows, cases, groups = made(400, 60)
     one, two = (hold_back(rows, cases, groups, seed)[0] for seed in (0, 1))
     assert one != two
+
+
+def test_a_group_that_lies_in_several_subsets_is_not_split_further() -> None:
+    rows, cases, groups = made(150, 30)
+    for n in range(100):  # as an ungrouped split may leave them
+        groups[f"train-{n:04}"] = groups["test-0000"]
+    chosen = held(hold_back(rows, cases, groups, 0)[0], cases)
+    assert len(chosen) == LEAST
+    assert min(int(case.key.split("-")[1]) for case in chosen) >= 100
 
 
 def test_a_flawed_image_leaves_training_with_its_case() -> None:

@@ -17,6 +17,7 @@ from vesalius.types import Json
 
 if TYPE_CHECKING:
     from vesalius.io.limits import Limits
+    from vesalius.tasks.classify.batch import Image
     from vesalius.tasks.classify.predict import Answer, Classifier
     from vesalius.tasks.run import Run
     from vesalius.volume import Volume
@@ -46,27 +47,47 @@ def classify_exam(
         raise UsageError(f"the exam '{exam}' does not exist; give a file, a folder or a zip")
     classifier = Classifier.load(run)
     notes: list[str] = []
-    images, volumes = [], []
+    images, volumes, listed = [], [], []
     for number, (volume, _) in enumerate(patient_images(exam, notes, limits), 1):
-        known = replace(volume, modality=volume.modality or modality)
+        known = volume if _is_dicom(volume) else replace(
+            volume, modality=modality or volume.modality
+        )  # fmt: skip
+        entry: Json = {"image": number, "format": volume.source.format, "used": True, "why": ""}
+        listed.append(entry)
         try:
             images.append(classifier.image(known))
             volumes.append(known)
         except DataError as error:
-            notes.append(f"image {number} left out: {error}")
+            entry |= {"used": False, "why": str(getattr(error, "reason", error))}
+            notes.append(f"image {number} left out: {entry['why']}")
     if not images:
         raise DataError(f"no image of the exam can be classified: {'; '.join(notes) or 'none'}")
+    reported = wanted == REPORT or (wanted == "auto" and all(_is_dicom(v) for v in volumes))
+    if wanted == REPORT and not all(_is_dicom(v) for v in volumes):
+        raise UsageError(
+            f"format '{REPORT}' refers to the DICOM files of the exam, and some of its images are "
+            "none (of a zip: unpack it); choose auto or json"
+        )
+    _clear(folder)
     answer = classifier.answers([images])[0]
     found = _answer_json(classifier, answer)
     files = [_table(found, folder / "prediction.csv")]
     previews: list[Path] = []
     if explained:
-        weights, previews = _explain(classifier, images, folder)
-        found["influence"] = weights
-    if wanted == REPORT or (wanted == "auto" and all(_is_dicom(v) for v in volumes)):
-        files.append(_report(run, answer, found, volumes, folder / "report.dcm"))
+        used = [entry for entry in listed if entry["used"]]
+        previews = _explain(classifier, images, used, folder)
+        if not previews:
+            notes.append("no heat map: the member that weighs most has no gradient to look at")
+    if reported:
+        try:
+            files.append(_report(run, answer, found, volumes, folder / "report.dcm"))
+        except DataError as error:
+            if wanted == REPORT:
+                raise
+            notes.append(f"no DICOM report: {getattr(error, 'reason', error)}")
     path = folder / "prediction.json"
-    record = {"run": run.id, "task": "classify", "images": len(images), **found}
+    found["images"] = listed
+    record = {"run": run.id, "task": "classify", **found}
     write_json(path, {**record, "files": [f.name for f in files], "notes": notes})
     return Prediction(
         "classify",
@@ -77,6 +98,13 @@ def classify_exam(
         tuple(notes),
         found,
     )
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier answer left in the folder, so that two exams are never mixed."""
+    for pattern in ("prediction.json", "prediction.csv", "report.dcm", "explain-*.jpg"):
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def _answer_json(classifier: Classifier, answer: Answer) -> Json:
@@ -103,27 +131,31 @@ def _table(found: Json, path: Path) -> Path:
     """Write one row per class, for a spreadsheet."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["target", "answer", "value", "in_label_set", "abstained"])
+    writer.writerow(["target", "answer", "value", "in_label_set", "called", "abstained"])
     rows = found["probabilities"] or {"value": found.get("value")}
     for name, value in rows.items():
         held = name in found["label_set"] if found["label_set"] else ""
-        writer.writerow([found["target"], name, value, held, found["abstained"]])
+        called = found.get("called", "")
+        writer.writerow([found["target"], name, value, held, called, found["abstained"]])
     return write_text(path, text.getvalue())
 
 
-def _explain(classifier: Classifier, images: list, folder: Path) -> tuple[list, list[Path]]:  # type: ignore[type-arg]
-    """Return each image's influence and the pictures of where the classifier looked."""
+def _explain(
+    classifier: Classifier, images: list[Image], listed: list[Json], folder: Path
+) -> list[Path]:
+    """Note each image's influence, and write the pictures of where the classifier looked."""
     from vesalius.reporting.heatmaps import heat_picture
     from vesalius.tasks.classify.explain import explain
 
     found = explain(classifier, images)
+    for entry, value in zip(listed, found.influence, strict=True):
+        entry["influence"] = None if math.isnan(value) else float(value)
     paths = []
-    for number, (image, heat) in enumerate(zip(images, found.heat, strict=False), 1):
+    for entry, image, heat in zip(listed, images, found.heat, strict=False):
         content = heat_picture(image.views, heat)
-        path = folder / f"explain-{number}.jpg"
+        path = folder / f"explain-{entry['image']}.jpg"
         paths.append(write_atomically(path, lambda stream, c=content: stream.write(c)))  # type: ignore[misc]
-    weights = [None if math.isnan(value) else float(value) for value in found.influence]
-    return weights, paths
+    return paths
 
 
 def _is_dicom(volume: Volume) -> bool:
@@ -133,37 +165,33 @@ def _is_dicom(volume: Volume) -> bool:
 def _report(run: Run, answer: Answer, found: Json, volumes: list[Volume], path: Path) -> Path:
     """Write the answer as a DICOM structured report that refers to the exam's files."""
     from vesalius.io.dicom.measurement_report import write_measurement_report
-    from vesalius.tasks.targets import read_labels
     from vesalius.version import __version__
 
     kind = run.decisions["target"]["kind"]
-    files = [Path(name) for volume in volumes for name in volume.source.files]
-    if not all(_is_dicom(volume) for volume in volumes):
-        raise UsageError(
-            f"format '{REPORT}' refers to the DICOM files of the exam, and some of its images are "
-            "none; choose auto or json"
-        )
-    label_set, predicted, reasons = found["label_set"] or None, found["predicted"] or None, ""
-    if answer.abstained or answer.reason:
-        reasons = "; ".join(filter(None, (answer.abstained, answer.reason)))
-    if kind == "multilabel" and predicted is not None:
-        # The report has one category: the likeliest label; its set holds all that are present.
-        label_set = list(read_labels(predicted))
-        predicted = max(label_set, key=lambda name: found["probabilities"][name])
-    elif kind == "multilabel" and not answer.abstained:
-        reasons = f"no label reaches one half{'; ' + reasons if reasons else ''}"
-    elif kind == "regression":
-        predicted = None  # its value says it
+    files = {Path(name) for volume in volumes for name in volume.source.files}
+    values: dict[str, tuple[float, str]] = {}
+    probabilities = dict(found["probabilities"])
+    if kind == "regression":
+        values = {found["target"]: (found["value"], "1")}
+        if found["interval"]:
+            low, high = found["interval"]
+            values |= {"lower bound": (low, "1"), "upper bound": (high, "1")}
+    elif kind == "multilabel":  # no single category, and no set that holds it
+        values = {f"probability of {n}": (value, "1") for n, value in probabilities.items()}
+    one = kind not in ("regression", "multilabel")
+    reasons = [answer.abstained, answer.reason]
+    if answer.called:
+        reasons.append(f"by the operating point: {answer.called}")
     return write_measurement_report(
         path,
-        source_files=sorted(set(files)),
+        source_files=sorted(files),
         finding=found["target"],
-        probabilities=found["probabilities"],
-        label_set=label_set,
-        predicted=predicted,
-        reason=reasons,
+        probabilities=probabilities if one else {},
+        label_set=(found["label_set"] or None) if one else None,
+        predicted=(found["predicted"] or None) if one else None,
+        reason="; ".join(filter(None, reasons)),
         algorithm_name="Vesalius",
         algorithm_version=__version__,
         run_id=run.id,
-        values={found["target"]: (found["value"], "1")} if "value" in found else None,
+        values=values if not answer.abstained else None,
     )

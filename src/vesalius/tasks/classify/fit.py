@@ -119,12 +119,16 @@ def train_run(
     if trust.outliers is not None:
         arrays = {n: torch.from_numpy(a) for n, a in trust.outliers.arrays().items()}
         checkpoint.save_tensors(run.path / TRUST_ARRAYS, arrays, {"plan": run.id})
+    if trust.sets is not None:
+        run = run.measure(label_sets={"coverage": trust.sets.coverage, "n": trust.sets.n})
     classifier = Classifier(mixture, decisions, normalizer, trust)
     embeddings = _embeddings(run, rows, mixture, rows.val)
     answers = classifier.trusted(raw, embeddings, [store.lost(case) for case in rows.val])
-    unread = [case for case in parts["val"] if case not in rows.val]
+    read = {case.key for case in rows.val}
+    unread = [case for case in parts["val"] if case.key not in read]
     failures = [Answer(None, store.lost(case)) for case in unread]
     write_scores(run, [*rows.val, *unread], [*answers, *failures], "val")
+    (run.path / "cache" / "views.json").unlink(missing_ok=True)  # first: no index without views
     shutil.rmtree(run.path / "cache", ignore_errors=True)
     lost = [f"image {key} could not be prepared: {why}" for key, why in store.failures.items()]
     return run.note(*trust.notes, *lost).measure(finished=True)
@@ -191,7 +195,7 @@ def _networks(
         seed = int(run.plan["seed"]) + number
         lesson = Lesson(
             spec, rows.store, rows.train, rows.val, rows.target, _weights(decisions), seed,
-            None if start is None else network_weights(start, spec),
+            None if start is None else network_weights(start, spec, decisions["target"]),
         )  # fmt: skip
         if name not in measured:
             asked = _share(decisions["budget"], started, len(decisions["networks"]) - number)

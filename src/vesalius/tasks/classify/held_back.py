@@ -22,8 +22,8 @@ def hold_back(
     """Return the split with some rows moved to `calibration`, and lines for the audit.
 
     Rows come from validation where enough stay there, else from training; whole groups of
-    patients and near-duplicates, each class by its share. A split that has such rows is
-    returned as it is.
+    patients and near-duplicates that lie in no other subset, each class by its share. A split
+    that has such rows is returned as it is.
 
     Args:
         rows: image key -> subset.
@@ -44,7 +44,13 @@ def hold_back(
         return split, [line]
     wanted = int(np.clip(round(SHARE * total), LEAST, MOST))
     source = "val" if len(found["val"]) - wanted >= _VALIDATION else "train"
-    chosen = _drawn(found[source], groups, wanted, seed)
+    elsewhere = {
+        groups[case.key]
+        for case in cases.cases
+        if any(split.get(row["key"], source) != source for row in case.rows)
+    }
+    whole = [case for case in found[source] if groups[case.key] not in elsewhere]
+    chosen = _drawn(whole, groups, wanted, seed)
     moved = [case for case in found[source] if groups[case.key] in chosen]
     keys = {case.key for case in moved}
     for case in cases.cases:  # with the rows that training leaves out

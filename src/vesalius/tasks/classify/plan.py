@@ -117,6 +117,7 @@ def decide(
         "several": several or (found["volumes"] > 0 and not whole),
         "mirrored": mirrored,
         "whole": whole,
+        "volumes": found["volumes"] > 0,
         "cases": found["cases"],
         "size": size,
         "channels": channels,
@@ -242,12 +243,16 @@ def _network(name: str, ways: Sequence[str], common: Json, target: Target) -> Js
             f"model must be auto, frozen or one of {', '.join(IMAGE_NETWORKS)}, got '{name}'."
             f"{did_you_mean(name, ('auto', 'frozen', *IMAGE_NETWORKS))}"
         )
-    strange = sorted(set(ways) - set(WAYS))
+    strange = sorted(set(ways) - set(WAYS)) or len(set(ways)) < len(ways)
     if strange or ("inflate" in ways and "imagenet" not in ways):
         raise UsageError(
             f"after a network's name may stand {', '.join(':' + way for way in WAYS)} (inflate "
             f"with imagenet), got '{':'.join((name, *ways))}'"
         )
+    if "imagenet" in ways and name not in PRETRAINED:
+        raise UsageError(f"pretrained weights exist for {', '.join(PRETRAINED)}, not for '{name}'")
+    if "slices" in ways and not common["volumes"]:
+        raise UsageError(":slices is for volumes, and these images have one slice each")
     if {"inflate", "acs"} & set(ways) and not common["whole"]:
         raise UsageError(
             f":inflate and :acs are for volumes of at most {VOLUMETRIC} voxels a side; others are "

@@ -206,7 +206,7 @@ class Classifier:
                 abstained = f"unlike the training cases ({outlier:.1f} times what is accepted)"
             interval = None if bounds is None else (float(bounds[row, 0]), float(bounds[row, 1]))
             called = ""
-            if trust.operating is not None:
+            if trust.operating is not None and not abstained:
                 called = self.classes[int(table[row, 1] >= trust.operating.threshold)]
             out.append(Answer(table[row], reason, label_set, interval, outlier, abstained, called))
         return out

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vesalius.cohorts.schema import LABEL
 from vesalius.metrics import (
     classification_summary,
     multilabel_summary,
@@ -15,6 +16,7 @@ from vesalius.metrics import (
     regression_summary,
 )
 from vesalius.tasks.cases import Case
+from vesalius.tasks.classify.conformal import expected_coverage
 from vesalius.tasks.classify.ensemble import losses
 from vesalius.tasks.classify.predict import Answer, Classifier
 from vesalius.tasks.classify.thresholds import binomial_interval
@@ -26,7 +28,8 @@ from vesalius.types import Array, Json, Progress
 if TYPE_CHECKING:
     from vesalius.cohorts import Cohort
 
-GROUPS = ("modality", "scanner")
+GROUPS = ("modality", "scanner", "site", "sex", "age")
+_DECADES = 20  # years of age that are scored together
 
 
 def score_cases(
@@ -61,8 +64,9 @@ def write_scores(run: Run, cases: Sequence[Case], answers: Sequence[Answer], spl
     run.write_predictions(split, rows)
     summary = _summary(run, target, cases, table, rows, failed)
     held = [answer.label_set for answer in answers]
-    if any(held):
-        summary["label_sets"] = _set_report(held, truths)
+    promise = run.plan["measured"].get("label_sets")
+    if any(held) and promise:
+        summary["label_sets"] = _set_report(held, truths, promise)
     called = [answer.called for answer in answers]
     if any(called):
         summary["operating_point"] = _operating(called, truths, target)
@@ -138,6 +142,9 @@ def prediction_rows(
             "called": answer.called,
             "modality": case.value("modality"),
             "scanner": case.value("scanner"),
+            "site": case.value("site"),
+            "sex": case.value(f"{LABEL}sex"),
+            "age": _ages(case.value(f"{LABEL}age")),
             "images": len(case.rows),
         }
         if target.kind == "regression":
@@ -146,6 +153,15 @@ def prediction_rows(
             row |= {"low": low if finite else None, "high": high if finite else None}
         rows.append(row)
     return rows
+
+
+def _ages(text: str) -> str:
+    """Return the span of years that an age lies in, `` where it is none."""
+    try:
+        start = int(float(text)) // _DECADES * _DECADES
+    except ValueError:
+        return ""  # unknown, or several in one case
+    return f"{start:02} to {start + _DECADES - 1}"
 
 
 def _frequencies(run: Run, target: Target) -> list[float]:
@@ -158,7 +174,7 @@ def _frequencies(run: Run, target: Target) -> list[float]:
 
 
 def _operating(called: Sequence[str], truths: Sequence[str], target: Target) -> Json:
-    """Return what the run's threshold does here; a failed case is a wrong call."""
+    """Return what the run's threshold does here; no call (failed, abstained) is a wrong one."""
     negative, positive = target.classes
     held: Json = {}
     for name, of in (("sensitivity", positive), ("specificity", negative)):
@@ -169,7 +185,19 @@ def _operating(called: Sequence[str], truths: Sequence[str], target: Target) -> 
     return held
 
 
-def _set_report(sets: Sequence[Sequence[str]], truths: Sequence[str]) -> Json:
-    held = [truth in one for one, truth in zip(sets, truths, strict=True) if one]
-    sizes = [len(one) for one in sets if one]
-    return {"n": len(held), "coverage": float(np.mean(held)), "mean_size": float(np.mean(sizes))}
+def _set_report(sets: Sequence[Sequence[str]], truths: Sequence[str], promise: Json) -> Json:
+    """Return how the promise was kept; a failed case has no set, which does not hold its truth."""
+    held = [truth in one for one, truth in zip(sets, truths, strict=True)]
+    low, high = binomial_interval(sum(held), len(held))
+    expected = expected_coverage(promise["coverage"], promise["n"], len(held))
+    sizes = [len(one) for one in sets]
+    return {
+        "n": len(held),
+        "promised": promise["coverage"],
+        "coverage": float(np.mean(held)),
+        "low": low,
+        "high": high,
+        "expected": list(expected),
+        "mean_size": float(np.mean(sizes)),
+        "sizes": np.bincount(sizes).tolist(),
+    }

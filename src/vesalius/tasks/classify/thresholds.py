@@ -66,19 +66,22 @@ def read_request(text: str) -> Json:
     """Return the arguments of `choose_threshold` that `sensitivity=0.95` or `cost=10:1` asks for.
 
     Raises:
-        UsageError: neither `sensitivity=`, `specificity=` nor `cost=MISS:ALARM`.
+        UsageError: neither `sensitivity=`, `specificity=` (above 0, below 1) nor
+            `cost=MISS:ALARM` (both above 0).
     """
     name, _, value = text.partition("=")
     try:
-        if name in ("sensitivity", "specificity"):
+        if name in ("sensitivity", "specificity") and 0 < float(value) < 1:
             return {name: float(value)}
         if name == "cost":
-            miss, alarm = value.split(":")
-            return {name: [float(miss), float(alarm)]}
+            miss, alarm = (float(part) for part in value.split(":"))
+            if 0 < miss < np.inf and 0 < alarm < np.inf:
+                return {name: [miss, alarm]}
     except ValueError:
         pass  # said below, with what came
     raise UsageError(
-        f"an operating point is sensitivity=0.95, specificity=0.9 or cost=MISS:ALARM, got '{text}'"
+        "an operating point is sensitivity=0.95, specificity=0.9 (above 0, below 1) or "
+        f"cost=MISS:ALARM (both above 0), got '{text}'"
     )
 
 

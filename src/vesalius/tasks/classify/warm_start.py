@@ -10,24 +10,28 @@ from vesalius.tasks.run import Run
 from vesalius.types import Json, PathLike
 
 
-def network_weights(path: PathLike, spec: Json) -> dict[str, Tensor]:
+def network_weights(path: PathLike, spec: Json, target: Json) -> dict[str, Tensor]:
     """Return the tensors of the run's network of the same architecture as `spec`.
+
+    The head comes along where the target is the same, what it learned of facts where these are.
 
     Raises:
         RunError: the run keeps no such network; it says which it has.
     """
     run = Run.load(path)
-    held = [m for m in run.plan["measured"].get("members", ()) if m["kind"] == "network"]
-    fits = [m for m in held if _shape(m["spec"]) == _shape(spec)]
+    networks = [m for m in run.plan["measured"].get("members", ()) if m["kind"] == "network"]
+    fits = [m for m in networks if _shape(m["spec"]) == _shape(spec)]
     if not fits:
-        names = ", ".join(str(_shape(m["spec"])) for m in held) or "no network at all"
+        names = ", ".join(str(_shape(m["spec"])) for m in networks) or "no network at all"
         raise RunError(
             f"the run '{run.path}' keeps {names}, and this plan trains {_shape(spec)}; choose the "
             "same --model for both"
         )
-    name = fits[0]["name"]
-    tensors = run.weights()
-    return {k.removeprefix(f"{name}/"): t for k, t in tensors.items() if k.startswith(f"{name}/")}
+    name = f"{fits[0]['name']}/"
+    held = {k.removeprefix(name): t for k, t in run.weights().items() if k.startswith(name)}
+    left: tuple[str, ...] = () if fits[0]["spec"]["facts"] == spec["facts"] else ("facts.",)
+    left += () if run.decisions["target"] == target else ("encoder.head.",)
+    return {key: tensor for key, tensor in held.items() if not key.startswith(left)}
 
 
 def begin_with(model: nn.Module, tensors: dict[str, Tensor]) -> None:
