@@ -44,9 +44,9 @@ def stripes(number: int) -> np.ndarray:
     )
 
 
-def folders(root: Path, names: tuple[str, ...], count: int) -> Path:
+def folders(root: Path, names: tuple[str, ...], count: int, first: int = 0) -> Path:
     """Write `count` pictures, one folder a class, scan them and return the cohort's folder."""
-    for number in range(count):
+    for number in range(first, first + count):
         folder = root / "data" / names[number % len(names)]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(stripes(number).astype(np.uint8)).save(folder / f"{number:03}.png")
@@ -222,8 +222,9 @@ def test_a_dicom_exam_gets_a_report_that_refers_to_it(
     assert source.SOPInstanceUID in text
     assert source.StudyInstanceUID == report.StudyInstanceUID
     assert found.predicted in text
+    numbers = [float(e.value) for e in report.iterall() if e.keyword == "NumericValue"]
     for value in found.probabilities.values():
-        assert f"{value:.3f}" in text
+        assert min(abs(number - value) for number in numbers) < 1e-3
     assert written(out)["files"] == ["prediction.csv", "report.dcm"]
     plain = predict(run.path, dicom, out=tmp_path / "json", format="json")
     assert not (tmp_path / "json" / "report.dcm").exists()
@@ -288,15 +289,9 @@ def test_formats_belong_to_a_task(run: Run, exam: Path, tmp_path: Path) -> None:
 
 
 def test_a_class_that_the_run_never_saw_is_named(run: Run, tmp_path: Path) -> None:
-    other = folders(tmp_path, ("along", "across", "oblique"), 9)
+    other = folders(tmp_path, ("along", "across", "oblique"), 9, first=500)
     with pytest.raises(CohortError, match=r"has no class 'oblique'.*knows 'across', 'along'"):
         evaluate(run.path, other)
-
-
-def test_a_cohort_of_some_of_the_classes_is_scored(run: Run, tmp_path: Path) -> None:
-    other = folders(tmp_path, ("along",), 6)
-    entry = evaluate(run.path, other)["splits"]["test"]
-    assert entry["n_cases"] == 6
 
 
 def test_training_on_one_class_is_refused(cohort: Path, tmp_path: Path) -> None:
