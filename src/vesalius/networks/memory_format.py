@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Channels innermost in memory: about twice as fast on CPUs, where PyTorch can do it."""
+"""Channels innermost in memory: faster on CPUs, where PyTorch can do it."""
 
 from __future__ import annotations
 
