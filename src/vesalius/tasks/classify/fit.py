@@ -308,8 +308,8 @@ def _operating(trust: Trust, asked: Json, raw: Array, rows: _Rows) -> Trust:
     except DataError as error:  # too few cases to show it: the audit says so
         return replace(trust, notes=(*trust.notes, f"no operating point: {error}"))
     line = (
-        f"threshold for {point.asked}: {point.threshold:.4f}, chosen on validation cases, which also "
-        "chose the mixture: read its rates on the test subset"
+        f"threshold for {point.asked}: {point.threshold:.4f}, chosen on validation cases, which "
+        "also chose the mixture: read its rates on the test subset"
     )
     notes = (*trust.notes, line, point.note)
     return replace(trust, operating=point, notes=tuple(note for note in notes if note))
