@@ -23,6 +23,7 @@ from benchmarks.record import record
 
 SHAPE = (240, 240, 155)
 ROUNDS = 9
+COHORT_ROUNDS = 5  # wall time of one round depends on what else the machine does
 
 
 def volume() -> tuple[Any, Any]:
@@ -76,14 +77,14 @@ def peak_volumes() -> float:
     return 1.0 + float(out.stdout)
 
 
-def cohort_ratio() -> tuple[float, list[dict[str, Any]]]:
-    """Return how much faster two workers are than one, on generated MR volumes."""
+def cohort_ratios() -> tuple[list[float], list[dict[str, Any]]]:
+    """Return how much faster two workers are than one, on generated MR volumes, round by round."""
     import nibabel
 
     from vesalius.flows.normalize import normalize
     from vesalius.flows.scan import scan
 
-    rows = []
+    wall: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "data").mkdir()
@@ -93,12 +94,19 @@ def cohort_ratio() -> tuple[float, list[dict[str, Any]]]:
             data[:12] = 0
             nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), root / "data" / f"{number:03}.nii")
         scan(root / "data", out=root / "cohort")
-        for workers in (1, 2):
-            started = time.perf_counter()
-            normalize(root / "cohort", to=root / f"out{workers}", workers=workers)
-            took = time.perf_counter() - started
-            rows.append({"what": f"48 volumes of 96x96x64, {workers} worker(s)", "seconds": took})
-    return rows[0]["seconds"] / rows[1]["seconds"], rows
+        for number in range(COHORT_ROUNDS):
+            for workers in (1, 2):
+                started = time.perf_counter()
+                normalize(root / "cohort", to=root / f"out{number}-{workers}", workers=workers)
+                wall[workers].append(time.perf_counter() - started)
+    rows = [
+        {
+            "what": f"48 volumes of 96x96x64, {workers} worker(s)",
+            "seconds": sorted(took)[len(took) // 2],
+        }
+        for workers, took in wall.items()
+    ]
+    return sorted(one / two for one, two in zip(wall[1], wall[2], strict=True)), rows
 
 
 def main() -> None:
@@ -122,7 +130,8 @@ def main() -> None:
     own_fcm = seconds(lambda: Fcm().solve(values, mask).apply(values))
     middle = sorted(b for _, b in pairs)[ROUNDS // 2]
     memory = peak_volumes()
-    speedup, cohort = cohort_ratio()
+    speedups, cohort = cohort_ratios()
+    speedup = speedups[COHORT_ROUNDS // 2]
     cores = len(os.sched_getaffinity(0))
     floor = sorted(a for a, _ in pairs)[ROUNDS // 2]
     rows = [
@@ -140,7 +149,7 @@ def main() -> None:
             "data": "seeded three-tissue volume; 48 generated volumes",
             "unit": "processor seconds of one process; wall seconds for the cohort",
             "peer": "NumPy; intensity-normalization 3.0.1",
-            "noise": f"{ROUNDS} rounds",
+            "noise": f"{ROUNDS} rounds; {COHORT_ROUNDS} of the cohort, median",
             "bars": [
                 {"bar": "default / NumPy mean + SD + median", "target": "<= 2",
                  "measured": round(ratios[ROUNDS // 2], 2),
@@ -150,12 +159,13 @@ def main() -> None:
                 {"bar": "peak memory, input and output included", "target": "<= 2.5 volumes",
                  "measured": round(memory, 2), "met": memory <= 2.5},
                 {"bar": f"cohort, two workers / one ({cores} cores)", "target": ">= 1.8",
-                 "measured": round(speedup, 2), "met": speedup >= 1.8},
+                 "measured": round(speedup, 2),
+                 "spread": f"{speedups[0]:.2f} to {speedups[-1]:.2f}", "met": speedup >= 1.8},
             ],
             "rows": rows,
         },
     )  # fmt: skip
-    print(rows, ratios, memory, speedup)
+    print(rows, ratios, memory, speedups)
 
 
 if __name__ == "__main__":

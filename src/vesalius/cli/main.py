@@ -248,7 +248,7 @@ def evaluate(
     if as_json:
         terminal.say_json(metrics)
         return
-    _say_scores(metrics, split.value)
+    _say_scores(metrics, metrics["scored"])
     _say_report(run)
 
 

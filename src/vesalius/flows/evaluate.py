@@ -26,8 +26,9 @@ def evaluate(
     """Score a run, write `metrics.json`, `predictions.parquet` and the report, return the metrics.
 
     On the cohort that the run was trained with, the cases of the subset `split` are scored; on
-    another cohort, of which the run's split knows no image, all of them. A case that cannot be
-    read counts as a failure, with the worst of every score.
+    another cohort, of which the run's split knows no image, all of them, under the name
+    `cohort-` and the first digits of its digest. `scored` in the metrics is the name. A case that
+    cannot be read counts as a failure, with the worst of every score.
 
     Args:
         run: a run or its folder.
@@ -55,17 +56,19 @@ def evaluate(
     where = loaded.plan["cohort"]["where"]
     chosen = opened.filter(where) if where else opened
     known = loaded.subsets()
+    name: str = split
     if not any(key in known for key in chosen.to_arrow(columns=["key"])["key"].to_pylist()):
         refuse_seen(loaded, chosen)  # another cohort
-    metrics = _score(loaded, chosen, split, progress)
+        name = f"cohort-{chosen.digest()[:8]}"
+    metrics = _score(loaded, chosen, name, progress)
     if loaded.task == "detect":  # its pictures are those of `vesalius count`
         return metrics
     write_card(loaded.path)
-    write_report(loaded.path, chosen, split=split)
+    write_report(loaded.path, chosen, split=name)
     return metrics
 
 
-def _score(run: Run, cohort: Cohort, split: Subset, progress: Progress | None) -> Json:
+def _score(run: Run, cohort: Cohort, split: str, progress: Progress | None) -> Json:
     from vesalius.tasks import cases as of
 
     if run.task == "segment":
@@ -93,7 +96,7 @@ def _score(run: Run, cohort: Cohort, split: Subset, progress: Progress | None) -
     return score_cases(run, classifier, cohort, cases, split, progress=progress)
 
 
-def _chosen(run: Run, cases: Cases, split: Subset) -> list[Case]:
+def _chosen(run: Run, cases: Cases, split: str) -> list[Case]:
     rows = run.subsets()
     if not any(row["key"] in rows for case in cases.cases for row in case.rows):
         return list(cases.cases)  # another cohort

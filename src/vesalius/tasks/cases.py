@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -21,7 +21,6 @@ CASES = ("auto", "patient", "study", "series", "image")
 CaseKind = Literal["patient", "study", "series", "image"]
 # Where left and right look alike, mirroring is harmless. Elsewhere (heart on the left, liver on
 # the right) laterality is part of the answer, or the marker in the image is.
-_MIRRORED = {"US", "IVUS", "OP", "OPT", "OPV", "SM", "GM", "XC", "ES", "DMS"}
 _COLUMNS = (
     "key", "root", "files", "member", "format", "patient", "study", "series", "site", "modality",
     "kind", "plane", "scanner", "shape", "spacing", "affine", "calibrated", "stat_p01", "stat_p99",
@@ -217,12 +216,6 @@ def segmentation_cases(cohort: Cohort) -> Cases:
     ]
     audit.insert(0, f"{len(cases)} images with a mask")
     return Cases(tuple(cases), "image", tuple(audit), _flawed(cohort))
-
-
-def mirror_is_harmless(modalities: Iterable[str]) -> bool:
-    """Return whether images of all these modalities may be mirrored; unknown ones may not."""
-    found = set(modalities)
-    return bool(found) and found <= _MIRRORED
 
 
 def _rows(cohort: Cohort, columns: tuple[str, ...]) -> list[Json]:

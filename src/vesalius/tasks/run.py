@@ -130,6 +130,7 @@ class Run:
         }
         metrics = self.metrics or {"task": self.task, "target": self.plan["target"], **names}
         metrics["splits"] = {**metrics.get("splits", {}), split: summary}
+        metrics["scored"] = split  # last
         write_json(self.path / "metrics.json", metrics)
         return metrics
 

@@ -8,13 +8,15 @@ generator gives the same batch anywhere.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vesalius.types import Array
+from vesalius.training.color import shift_color, shift_stain
+from vesalius.types import Array, Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Augmentation:
         offset: added to the values, in standard deviations.
         gamma: exponent between `1 - gamma` and `1 + gamma` on values scaled to 0..1.
         noise: largest standard deviation of added Gaussian noise.
+        color: strength of changed hue, saturation and channel gains, of RGB images.
+        stain: strength of changed amounts of dye, of stained RGB images.
         chance: probability for the spatial part, and for each change of values.
     """
 
@@ -43,7 +47,14 @@ class Augmentation:
     offset: float = 0.2
     gamma: float = 0.25
     noise: float = 0.1
+    color: float = 0.0
+    stain: float = 0.0
     chance: float = 0.5
+
+    @classmethod
+    def from_json(cls, held: Json) -> Self:
+        """Return what a plan holds; what it does not name keeps its default."""
+        return cls(**{name: _tuples(value) for name, value in held.items()})
 
 
 def augment(
@@ -78,7 +89,15 @@ def augment(
             align_corners=False,
         )  # fmt: skip
         labels = moved[:, 0].round().long()
+    if settings.color and images.shape[1] == 3:
+        images = shift_color(images, settings.color, settings.chance, rng)
+    if settings.stain and images.shape[1] == 3:
+        images = shift_stain(images, settings.stain, settings.chance, rng)
     return _change_values(images, settings, rng), labels
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _matrices(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +24,7 @@ class Image:
     facts: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Some cases as tensors.
 
     Attributes:
@@ -44,8 +43,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on another device."""
-        held = (self.views, self.mixing, self.facts, self.places, self.present)
-        return Batch(*(tensor.to(device) for tensor in held))
+        return Batch(*(tensor.to(device) for tensor in self))
 
 
 def make_batch(cases: Sequence[Sequence[Image]]) -> Batch:

@@ -73,7 +73,7 @@ def explain(classifier: Classifier, images: Sequence[Image]) -> Explanation:
 
 def _network(member: NetworkMember, batch: Batch) -> Callable[[Tensor], Tensor]:
     def answer(views: Tensor) -> Tensor:
-        moved = Batch(views, batch.mixing, batch.facts, batch.places, batch.present)
+        moved = batch._replace(views=views)
         logits: Tensor = member.module(moved)
         return logits
 

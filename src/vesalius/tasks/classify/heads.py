@@ -26,6 +26,7 @@ _STEPS = 120  # of L-BFGS
 _EPOCHS, _BATCH, _RATE, _DECAY = 10, 32, 1e-3, 0.5
 _HIDDEN = 128
 _LOST = 0.3  # chance of a training case to lose one of its modalities, or some images
+_UNTOLD = 0.2  # ... to come without its facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +281,10 @@ def _train(
 
 
 def _thinned(cases: Embedded) -> Embedded:
-    """Return the cases, some without one of their modalities or without some of their images."""
+    """Return the cases, some without a modality, some of their images, or their facts."""
+    told = torch.rand(len(cases.lengths)) >= _UNTOLD
+    rows = torch.repeat_interleave(told, torch.tensor(cases.lengths))
+    cases = Embedded(cases.items, cases.facts * rows[:, None], cases.lengths)
     if max(cases.lengths) == 1:
         return cases
     keep: list[Tensor] = []

@@ -102,7 +102,7 @@ class NetworkMember:
 
 def mirrored(batch: Batch) -> Batch:
     """Return the batch with every view mirrored along its first axis."""
-    return Batch(batch.views.flip(2), batch.mixing, batch.facts, batch.places, batch.present)
+    return batch._replace(views=batch.views.flip(2))
 
 
 def save_members(

@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vesalius.tasks.cases import Case
-from vesalius.tasks.classify.batch import Batch, Image, make_batch
+from vesalius.tasks.classify.batch import Image, make_batch
 from vesalius.tasks.classify.ensemble import losses
 from vesalius.tasks.classify.model import SetClassifier, new_model
 from vesalius.tasks.classify.store import Store
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _CASES_AT_ONCE = 16
 _LOST = 0.25  # chance of a training case of several modalities to come without one of them
+_UNTOLD = 0.2  # chance of a training case to come without its facts: what it is stays unsaid
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,7 @@ def logits_of(model: SetClassifier, cases: Sequence[Sequence[Image]], where: tor
 
 def _step_loss(lesson: Lesson, where: torch.device) -> StepLoss:
     spec, train, target = lesson.spec, lesson.train, lesson.target
-    held: dict[str, Any] = {k: _tuples(v) for k, v in spec["augmentation"].items()}
-    settings = Augmentation(**held)
+    settings = Augmentation.from_json(spec["augmentation"])
     truths = target.encode([case.truth for case in train])
     weights = None if lesson.weights is None else lesson.weights.to(where)
     smoothing = spec["label_smoothing"]
@@ -118,16 +118,12 @@ def _step_loss(lesson: Lesson, where: torch.device) -> StepLoss:
         drawn = [_draw(lesson.store.images(train[p]), spec["views"], rng) for p in chosen]
         batch = make_batch(drawn).to(where)
         moved, _ = augment(batch.views, settings, rng)
-        batch = Batch(moved, batch.mixing, batch.facts, batch.places, batch.present)
+        batch = batch._replace(views=moved)
         truth = torch.as_tensor(truths[chosen], device=where)
         torch.manual_seed(int(rng.integers(2**31)))  # dropout
         return target.loss(model(batch), truth, weights, smoothing=smoothing)
 
     return step_loss
-
-
-def _tuples(value: object) -> object:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def _draw(images: list[Image], most: int, rng: np.random.Generator) -> list[Image]:
@@ -139,12 +135,13 @@ def _draw(images: list[Image], most: int, rng: np.random.Generator) -> list[Imag
     if len(images) > most:
         images = [images[place] for place in rng.choice(len(images), most, replace=False)]
     each = max(1, most // len(images))
+    told = rng.random() >= _UNTOLD
     out = []
     for image in images:
         views = image.views
         if len(views) > each:
             views = views[np.sort(rng.choice(len(views), each, replace=False))]
-        out.append(Image(views, image.facts))
+        out.append(Image(views, image.facts if told else (0,) * len(image.facts)))
     return out
 
 

@@ -16,8 +16,9 @@ from vesalius.networks import IMAGE_NETWORKS
 from vesalius.networks.onnx_encoder import OnnxEncoder
 from vesalius.networks.pooling import POOLINGS
 from vesalius.networks.pretrained import PRETRAINED
+from vesalius.tasks.augmentation import any_way_up, mirror_is_harmless, value_changes
 from vesalius.tasks.balance import balancing, case_counts
-from vesalius.tasks.cases import Case, mirror_is_harmless
+from vesalius.tasks.cases import Case
 from vesalius.tasks.classify.batch import FACTS
 from vesalius.tasks.normalizing import method_name
 from vesalius.tasks.targets import Target
@@ -109,13 +110,22 @@ def decide(
     }
     facts = {fact: values if len(values) > 1 else [] for fact, values in facts.items()}
     several = found["images_per_case"] > 1.2
-    mirrored = mirror_is_harmless(found["modalities"])
+    kinds, color = found["modalities"], found["color"] == found["images"]
+    mirrored = mirror_is_harmless(kinds, color=color)
+    any_way = any_way_up(kinds, color=color)
     weights = balancing(target, truths)
     common = {
         "facts": facts,
         "pooling": "attention" if several else "mean",
         "several": several or (found["volumes"] > 0 and not whole),
         "mirrored": mirrored,
+        "augmentation": {
+            "rotation": 180.0 if any_way else 15.0,
+            "scale": 0.15,
+            "shift": 0.08,
+            "flips": [0, 1] if any_way else [0] if mirrored else [],
+            **value_changes(kinds, color=color),
+        },
         "whole": whole,
         "volumes": found["volumes"] > 0,
         "cases": found["cases"],
@@ -288,12 +298,7 @@ def _network(name: str, ways: Sequence[str], common: Json, target: Target) -> Js
         "mirror": common["mirrored"],
         "views": VIEWS,
         "dropout": 0.2,
-        "augmentation": {
-            "rotation": 15.0,
-            "scale": 0.15,
-            "shift": 0.08,
-            "flips": [0] if common["mirrored"] else [],
-        },
+        "augmentation": common["augmentation"],
         "batch": 8 if common["several"] else 64 if common["cases"] >= 2000 else 32,
         "optimizer": {
             "name": "AdamW",

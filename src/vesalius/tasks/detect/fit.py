@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 CHECKED = 24  # validation images that the loop looks at
 HELD = 3  # of the validation images one in so many serves the intervals, and nothing else
-_VALUES = Augmentation(rotation=0.0, scale=0.0, shift=0.0)  # where boxes lie is `draw`'s part
 
 
 def train_run(
@@ -134,6 +133,10 @@ def annotated(boxes: Boxes, decisions: Json) -> Array:
 def _step_loss(
     decisions: Json, prepared: Prepared, keys: Sequence[str], seed: int, where: torch.device
 ) -> StepLoss:
+    # Where boxes lie is `draw`'s part.
+    settings = Augmentation.from_json(
+        {"rotation": 0.0, "scale": 0.0, "shift": 0.0, **decisions["augmentation"]["values"]}
+    )
     batch, stride = decisions["batch"], decisions["network"]["options"]["stride"]
     known = {key: annotated(prepared.boxes[key], decisions) for key in keys}
 
@@ -141,7 +144,7 @@ def _step_loss(
         rng = step_random(seed, step)
         chosen = [keys[place] for place in batch_positions(len(keys), batch, step, seed)]
         images, boxes = draw(prepared, chosen, decisions, rng)
-        x, _ = augment(images.to(where), _VALUES, rng)
+        x, _ = augment(images.to(where), settings, rng)
         maps = model(x)
         table = np.stack([known[key] for key in chosen])
         targets = make_targets(boxes, table, (maps.shape[2], maps.shape[3]), stride)

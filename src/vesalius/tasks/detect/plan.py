@@ -11,7 +11,8 @@ import torch
 
 from vesalius.errors import CohortError, UsageError
 from vesalius.networks.pretrained import INPUT_SCALE, PRETRAINED
-from vesalius.tasks.cases import Case, mirror_is_harmless
+from vesalius.tasks.augmentation import any_way_up, mirror_is_harmless, value_changes
+from vesalius.tasks.cases import Case
 from vesalius.tasks.detect.boxes import boxes_of
 from vesalius.tasks.detect.cases import box_classes
 from vesalius.tasks.normalizing import method_name
@@ -85,8 +86,9 @@ def decide(found: Json, *, model: str, budget: Json, normalize: str = "auto") ->
     extent = np.array(found["median_shape"]) * found["median_spacing"]
     window = _window(extent / spacing, MOST_PIXELS[large])
     color = found["color"] > found["images"] / 2
-    # Pictures in color without a scale are of stained cells, skin and the like, seen from anywhere.
-    free = mirror_is_harmless(found["modalities"]) or (color and not found["calibrated"])
+    kinds = found["modalities"]
+    free = mirror_is_harmless(kinds, color=color)
+    any_way = any_way_up(kinds, color=color)
     encoder = "efficientnet_lite0" if model == "auto" else model
     return {
         "classes": list(found["classes"]),
@@ -112,8 +114,9 @@ def decide(found: Json, *, model: str, budget: Json, normalize: str = "auto") ->
             "scale": 0.2,
             "stretch": 0.1,
             "shift": 0.1,
-            "flips": [0, 1] if free else [],
-            "transpose": free,
+            "flips": [0, 1] if any_way else [0] if free else [],
+            "transpose": any_way,
+            "values": value_changes(kinds, color=color),
         },
         "loss": "focal loss of center heat maps, smooth L1 of size and offset",
         "optimizer": {"name": "AdamW", "lr": 1e-3, "weight_decay": 0.01, "clip_norm": 5.0},

@@ -107,14 +107,7 @@ def train_run(
 def _step_loss(
     decisions: Json, prepared: Prepared, keys: Sequence[str], seed: int, where: torch.device
 ) -> StepLoss:
-    asked = decisions["augmentation"]
-    settings = Augmentation(
-        rotation=asked["rotation"],
-        scale=asked["scale"],
-        shift=asked["shift"],
-        flips=tuple(asked["flips"]),
-        planes=tuple((a, b) for a, b in asked["planes"]),
-    )
+    settings = Augmentation.from_json(decisions["augmentation"])
     batch, spacing = decisions["batch"], tuple(decisions["spacing"])
 
     def step_loss(model: nn.Module, step: int) -> Tensor:

@@ -17,7 +17,8 @@ import torch
 
 from vesalius.errors import CohortError, DataError, UsageError
 from vesalius.geometry import axis_codes
-from vesalius.tasks.cases import Case, mirror_is_harmless
+from vesalius.tasks.augmentation import any_way_up, mirror_is_harmless, value_changes
+from vesalius.tasks.cases import Case
 from vesalius.tasks.normalizing import method_name
 from vesalius.training.device import best_precision
 from vesalius.types import Array, Json
@@ -103,7 +104,8 @@ def decide(found: Json, *, model: str, budget: Json, normalize: str = "auto") ->
     base = 32 if large else 16
     widths = [min(MOST_WIDTH, base * 2**level) for level in range(len(strides))]
     color = dims == 2 and found["channels"] >= 3
-    mirrored = mirror_is_harmless(found["modalities"])
+    kinds = found["modalities"]
+    mirrored = mirror_is_harmless(kinds, color=color)
     fine = np.flatnonzero(spacing < ANISOTROPIC * spacing.min()).tolist()
     batch = max(2, min(8, (4 if dims == 2 else 2) * limit // int(np.prod(patch))))
     return {
@@ -123,11 +125,12 @@ def decide(found: Json, *, model: str, budget: Json, normalize: str = "auto") ->
         "forced_foreground": 1 / 3,
         "normalization": method_name(normalize),
         "augmentation": {
-            "rotation": 15.0,
+            "rotation": 180.0 if any_way_up(kinds, color=color) else 15.0,
             "scale": 0.2,
             "shift": 0.05,
             "flips": list(range(dims)) if mirrored else [],
             "planes": [[a, b] for a in fine for b in fine if a < b],
+            **value_changes(kinds, color=color),
         },
         "loss": "soft Dice over the batch plus cross-entropy",
         "optimizer": {"name": "AdamW", "lr": 2e-3, "weight_decay": 0.01, "clip_norm": 5.0},
