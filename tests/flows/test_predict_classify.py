@@ -18,8 +18,11 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
+from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
 
 from vesalius import io
+from vesalius.cli.main import app
 from vesalius.cohorts import Cohort
 from vesalius.cohorts.splits import make_split
 from vesalius.errors import CohortError, DataError, RunError, UsageError
@@ -63,6 +66,13 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("run") / "run"
     return train("classify", cohort, steps=4, model="resnet10", out=out)
+
+
+def kept(run: Run, *splits: str) -> tuple[str, str]:
+    """Return, as text, the scores and the predictions that a run holds of some subsets."""
+    scores = [Run.load(run.path).metrics["splits"][name] for name in splits]
+    table = run.predictions().to_pandas()
+    return json.dumps(scores), table[table["split"].isin(splits)].to_csv(index=False)
 
 
 @pytest.fixture
@@ -292,6 +302,70 @@ def test_a_class_that_the_run_never_saw_is_named(run: Run, tmp_path: Path) -> No
     other = folders(tmp_path, ("along", "across", "oblique"), 9, first=500)
     with pytest.raises(CohortError, match=r"has no class 'oblique'.*knows 'across', 'along'"):
         evaluate(run.path, other)
+
+
+def test_scores_of_another_cohort_stand_beside_the_runs_own(
+    run: Run, cohort: Path, tmp_path: Path
+) -> None:
+    held = Run(shutil.copytree(run.path, tmp_path / "run"), run.plan)
+    other = folders(tmp_path, ("along", "across"), 12, first=600)
+    name = f"cohort-{Cohort.open(other).digest()[:8]}"
+    own = evaluate(held, cohort)
+    assert own["scored"] == "test"
+    page = (held.path / "report.html").read_text()
+    before = kept(held, "val", "test")
+
+    done = CliRunner().invoke(app, ["evaluate", str(held.path), str(other)])
+    assert done.exit_code == 0, done.output
+    said = [line for line in done.stdout.splitlines() if not line.startswith("report:")]
+    assert said
+    assert all(line.startswith(f"{name} ") for line in said)
+    assert any(line.startswith(f"{name} auc") for line in said)
+    metrics = Run.load(held.path).metrics
+    assert metrics["scored"] == name
+    assert list(metrics["splits"]) == ["val", "test", name]
+    assert kept(held, "val", "test") == before
+    part, table = metrics["splits"][name], held.predictions().to_pandas()
+    assert part["n_cases"] == 12  # all of them: its split is not the run's
+    rows = table[table["split"] == name]
+    assert set(rows["key"]) == {row["key"] for row in Cohort.open(other).iter_rows(["key"])}
+    auc = next(s["value"] for s in part["scores"] if s["name"] == "auc" and not s["label"])
+    assert auc == pytest.approx(roc_auc_score(rows["truth"] == "along", rows["p_along"]))
+
+    report = (held.path / "report.html").read_text()
+    assert name in report
+    assert name not in page
+    content = json.loads((held.path / "report.json").read_text())
+    assert content["split"] == name
+    assert content["metrics"] == {k: v for k, v in part.items() if k != "left_out"}
+    card = (held.path / "card.md").read_text()
+    assert f"### {name.capitalize()} subset: 12 cases" in card
+    assert "### Test subset: " in card
+
+    third = folders(tmp_path / "third", ("along", "across"), 10, first=700)
+    both = evaluate(held, third)
+    assert both["splits"][name] == part
+    assert both["splits"][both["scored"]]["n_cases"] == 10
+    again = evaluate(held, cohort)  # the run's own, and its report, once more
+    assert again["scored"] == "test"
+    assert kept(held, "val", "test") == before
+    assert set(again["splits"]) == {"val", "test", name, both["scored"]}
+    assert json.loads((held.path / "report.json").read_text())["split"] == "test"
+
+
+def test_a_cohort_that_changed_is_scored_under_a_new_name(run: Run, tmp_path: Path) -> None:
+    held = Run(shutil.copytree(run.path, tmp_path / "run"), run.plan)
+    other = folders(tmp_path, ("along", "across"), 8, first=800)
+    first = evaluate(held, other)["scored"]
+    assert evaluate(held, other)["scored"] == first
+    counts = held.predictions().to_pandas()["split"].value_counts()
+    assert counts[first] == 8  # scored twice, held once
+    folders(tmp_path, ("along", "across"), 2, first=810)
+    second = evaluate(held, other)
+    assert second["scored"] != first
+    assert (second["splits"][first]["n_cases"], second["splits"][second["scored"]]["n_cases"]) == (
+        8, 10,
+    )  # fmt: skip
 
 
 def test_training_on_one_class_is_refused(cohort: Path, tmp_path: Path) -> None:

@@ -149,7 +149,9 @@ def test_training_images_scanned_elsewhere_are_no_test(cohort: Path, tmp_path: P
         if subsets[row["key"]] != "test":
             (tmp_path / "copy" / row["files"][0]).unlink()
     scan(tmp_path / "copy", labels=labels, out=tmp_path / "fresh", workers=1)
-    part = evaluate(run, tmp_path / "fresh")["splits"]["test"]
+    metrics = evaluate(run, tmp_path / "fresh")
+    assert set(metrics["splits"]) == {"val", metrics["scored"]}  # it is not the run's own test
+    part = metrics["splits"][metrics["scored"]]
     assert part["n_cases"] == list(subsets.values()).count("test")
 
 

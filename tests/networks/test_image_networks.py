@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import inspect
+from itertools import pairwise
 
 import pytest
 import torch
 from torch.nn import functional
 
-from vesalius.networks import IMAGE_NETWORKS, NETWORKS, build
-from vesalius.networks.image_network import ImageNetwork
+from vesalius.errors import UsageError
+from vesalius.networks import IMAGE_NETWORKS, NETWORKS, SEGMENTATION_NETWORKS, build
+from vesalius.networks.image_network import Encoder, ImageNetwork
 from vesalius.networks.layers import FittingMaxPool, grid
+from vesalius.networks.registry import ENCODERS
 
 
 def small(name: str, dims: int, **options) -> torch.nn.Module:
@@ -19,8 +22,8 @@ def small(name: str, dims: int, **options) -> torch.nn.Module:
     return build(name, spatial_dims=dims, in_channels=2, out_channels=3, width=8, **options)
 
 
-def test_all_but_the_unet_are_image_networks() -> None:
-    assert set(NETWORKS) - set(IMAGE_NETWORKS) == {"unet"}
+def test_a_network_describes_images_or_labels_voxels() -> None:
+    assert tuple(NETWORKS) == (*IMAGE_NETWORKS, *SEGMENTATION_NETWORKS)
     unet = build("unet", spatial_dims=2, in_channels=1, out_channels=2, widths=(4, 8))
     assert not isinstance(unet, ImageNetwork)
 
@@ -118,3 +121,45 @@ def test_volumes_get_at_most_three_cells_along_their_last_axis() -> None:
     assert grid(2, 7) == (7, 7)
     assert grid(3, 7) == (7, 7, 3)
     assert grid(3, 2) == (2, 2, 2)
+
+
+def test_networks_with_maps_of_each_resolution_are_encoders() -> None:
+    assert {n for n in IMAGE_NETWORKS if isinstance(small(n, 2), Encoder)} == set(ENCODERS)
+    with pytest.raises(UsageError, match="out_channels must be at least 1, got 0"):
+        build("alexnet", spatial_dims=2, in_channels=1, out_channels=0)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("stem", ["small", "medium", "large"])
+def test_an_encoder_states_the_widths_and_strides_of_its_maps(name, dims, stem) -> None:
+    network = small(name, dims, stem=stem).eval()
+    with torch.inference_mode():
+        found = network.pyramid(torch.randn(1, 2, *[32] * dims))
+    strides, widths = network.pyramid_strides, network.pyramid_widths
+    assert [tuple(m.shape[1:]) for m in found] == [
+        (wide, *[32 // stride] * dims) for wide, stride in zip(widths, strides, strict=True)
+    ]
+    assert all(coarse == 2 * fine for fine, coarse in pairwise(strides))
+    assert strides[-1] == {"small": 8, "medium": 16, "large": 32}[stem]
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_takes_the_weights_of_its_classifier_and_no_others(name: str) -> None:
+    classifier = small(name, 2).eval()
+    encoder = build(name, spatial_dims=2, in_channels=2, out_channels=0, width=8).eval()
+    assert type(encoder) is type(classifier)
+    state = classifier.state_dict()
+    encoder.load_state_dict(state)  # strictly
+    own = encoder.state_dict()
+    assert {key.split(".")[0] for key in state.keys() - own.keys()} <= {"head", "hidden", "last"}
+    assert all(torch.equal(own[key], state[key]) for key in own)
+    x = torch.randn(1, 2, 64, 64)
+    coarsest = encoder.pyramid(x)[-1]
+    if name == "efficientnet_lite0":
+        coarsest = classifier.last(coarsest)
+    torch.testing.assert_close(coarsest, classifier.maps(x))
+    with pytest.raises(RuntimeError, match="Unexpected"):
+        encoder.load_state_dict({**state, "extra.weight": torch.zeros(1)})
+    with pytest.raises(RuntimeError, match="Missing"):
+        encoder.load_state_dict(dict(list(state.items())[1:]))

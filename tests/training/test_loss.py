@@ -11,11 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
+from torch.nn import functional
 
 from vesalius.training.loss import (
     binary_cross_entropy,
     class_weights,
     cross_entropy,
+    deep_supervision_loss,
+    dice_cross_entropy,
     huber,
     imbalance,
     label_weights,
@@ -217,3 +220,48 @@ def test_imbalance_by_hand() -> None:
     nothing = imbalance({"a": 0, "b": 0})
     assert (nothing["majority"], nothing["effective_classes"]) == (0, 0)
     assert nothing["weights"] == {"a": 1, "b": 1}
+
+
+def test_levels_weigh_1_a_half_and_a_quarter_over_their_sum() -> None:
+    labels = torch.tensor([[[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3], [4, 5, 6, 7]]])
+    outputs = [torch.zeros(1, 8, side, side) for side in (4, 2, 1)]
+    seen = []
+
+    def loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        seen.append(truth.tolist())
+        return torch.tensor(float(logits.shape[-1]))
+
+    assert float(deep_supervision_loss(loss, outputs, labels)) == pytest.approx(
+        (1 * 4 + 0.5 * 2 + 0.25 * 1) / 1.75
+    )
+    # Of four voxels about a center, the last along each axis.
+    assert seen == [labels.tolist(), [[[5, 7], [5, 7]]], [[[2]]]]
+
+
+def test_deep_supervision_of_one_level_is_its_loss() -> None:
+    logits, labels = drawn(2, 3, 6, 6), torch.arange(72).reshape(2, 6, 6) % 3
+    found = deep_supervision_loss(dice_cross_entropy, [logits], labels)
+    torch.testing.assert_close(found, dice_cross_entropy(logits, labels))
+    coarse = drawn(2, 3, 3, 3, seed=1)
+    both = deep_supervision_loss(dice_cross_entropy, [logits, coarse], labels)
+    by_hand = (
+        2 * dice_cross_entropy(logits, labels) + dice_cross_entropy(coarse, labels[:, 1::2, 1::2])
+    ) / 3
+    torch.testing.assert_close(both, by_hand)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 4)), min_size=2, max_size=3))
+def test_labels_of_coarser_levels_are_the_nearest_ones(axes: list[tuple[int, int]]) -> None:
+    sides = [size * step for size, step in axes]
+    labels = torch.arange(2 * math.prod(sides)).reshape(2, *sides)
+    coarse = [size for size, _ in axes]
+    seen: list[torch.Tensor] = []
+
+    def loss(_logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        seen.append(truth)
+        return torch.zeros(())
+
+    deep_supervision_loss(loss, [torch.zeros(2, 1, *sides), torch.zeros(2, 1, *coarse)], labels)
+    wanted = functional.interpolate(labels[:, None].double(), coarse, mode="nearest-exact")[:, 0]
+    assert torch.equal(seen[1], wanted.long())

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, replace
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +96,34 @@ def test_same_generator_same_batch() -> None:
     c, _ = augment(x, Augmentation(), np.random.default_rng(6))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
+
+
+def test_colors_are_changed_of_images_of_three_channels_alone() -> None:
+    x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for change in ({"color": 0.5}, {"stain": 0.5}):
+        settings = replace(STILL, **change)
+        y, _ = augment(x, settings, np.random.default_rng(0))
+        assert ((y - x).abs().amax((1, 2, 3)) > 0.01).all()
+        unlike = (y - y.mean(1, keepdim=True)) / (x - x.mean(1, keepdim=True))
+        assert float(unlike.std()) > 0.01  # no gain that all channels share
+        for channels in (1, 2, 4):
+            other = torch.cat([x, x], dim=1)[:, :channels]
+            y, _ = augment(other, settings, np.random.default_rng(0))
+            torch.testing.assert_close(y, other, atol=1e-4, rtol=0)
+
+
+def test_a_plans_settings_come_back_from_json() -> None:
+    held = {"rotation": 180.0, "flips": [0, 1], "planes": [[0, 1], [1, 2]], "stain": 0.3}
+    settings = Augmentation.from_json(json.loads(json.dumps(held)))
+    assert settings == Augmentation(
+        rotation=180.0, flips=(0, 1), planes=((0, 1), (1, 2)), stain=0.3
+    )
+    assert Augmentation.from_json({}) == Augmentation()
+    assert Augmentation().color == Augmentation().stain == 0
+    whole = asdict(STILL)
+    assert Augmentation.from_json(json.loads(json.dumps(whole))) == STILL
+    with pytest.raises(TypeError, match="hue"):
+        Augmentation.from_json({"hue": 0.1})
 
 
 def test_dice_cross_entropy_is_0_for_a_perfect_and_large_for_a_wrong_answer() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vesalius.networks.layers import BatchNorm, Conv, Stem
+from vesalius.networks.layers import BatchNorm, Conv, Dropped, Stem, initialize_by_fan_out
 
 # repeats, kernel, stride, expansion, channels (for a first layer of 32)
 BLOCKS = (
@@ -101,8 +101,10 @@ class EfficientNetLite(nn.Module):
             nn.ReLU6(True),
         )
         channels = width
+        fall = first  # of the resolution, so far
         blocks: list[nn.Module] = []
         widths: list[int] = []
+        falls: list[int] = []
         for number, (repeats, kernel, stride, expansion, outputs) in enumerate(BLOCKS):
             wide = max(8, outputs * width // 32)
             if number == 1:
@@ -111,25 +113,40 @@ class EfficientNetLite(nn.Module):
                 step = 1 if index else stride
                 blocks.append(InvertedResidual(dims, channels, wide, kernel, step, expansion))
                 channels = wide
+                fall *= step
                 widths.append(wide)
+                falls.append(fall)
         self.blocks = nn.Sequential(*blocks)
         self._widths = [widths[number] for number in _LEVELS]
+        self._ends = [n for n, fall in enumerate(falls) if fall not in falls[n + 1 :]]
+        self.pyramid_widths = tuple(widths[number] for number in self._ends)
+        self.pyramid_strides = tuple(falls[number] for number in self._ends)
         self.features = FEATURES * width // 32
-        self.last = nn.Sequential(
-            Conv[dims](channels, self.features, 1, bias=False),
-            _norm(dims, self.features),
-            nn.ReLU6(True),
-        )
-        self.head = nn.Linear(self.features, out_channels)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Conv3d):
-                spread = (2 * module.groups / (module.weight[:, 0].numel())) ** 0.5
-                nn.init.normal_(module.weight, std=spread)  # as He et al. 2015, by fan-out
+        self.last: nn.Module = Dropped()
+        self.head: nn.Module = Dropped()
+        if out_channels:
+            self.last = nn.Sequential(
+                Conv[dims](channels, self.features, 1, bias=False),
+                _norm(dims, self.features),
+                nn.ReLU6(True),
+            )
+            self.head = nn.Linear(self.features, out_channels)
+        initialize_by_fan_out(self)
 
     def maps(self, x: Tensor) -> Tensor:
         """Return the last maps: `(N, in_channels, ...)` -> `(N, features, ... / 32)`."""
         maps: Tensor = self.last(self.blocks(self.stem(x)))
         return maps
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """Return the last maps of each resolution, finest first (see `Encoder`)."""
+        found: list[Tensor] = []
+        x = self.stem(x)
+        for number, block in enumerate(self.blocks):
+            x = block(x)
+            if number in self._ends:
+                found.append(x)
+        return found
 
     def encode(self, x: Tensor) -> Tensor:
         """Return one embedding per image: `(N, in_channels, ...)` -> `(N, features)`."""

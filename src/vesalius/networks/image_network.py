@@ -43,3 +43,25 @@ class ImageNetwork(Protocol):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits: `(N, in_channels, ...)` -> `(N, out_channels)`."""
         ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """An image network that a segmentation network can stand on: `registry.ENCODERS`.
+
+    The contract, beside that of `ImageNetwork`:
+
+    - `pyramid(x)` returns the last maps of each resolution, finest first; neighbors differ by 2
+      along every axis.
+    - `pyramid_widths` and `pyramid_strides` are the channels of each, and the voxels of the input
+      that one of theirs stands for, along every axis.
+    - Built for no class (`out_channels=0`) it lacks the layers that `pyramid` does not use: only
+      that method answers, and the state of a whole classifier loads strictly.
+    """
+
+    pyramid_widths: tuple[int, ...]
+    pyramid_strides: tuple[int, ...]
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """Return maps: `(N, in_channels, ...)` -> `(N, width, ... / stride)` of each resolution."""
+        ...

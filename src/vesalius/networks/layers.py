@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,6 +17,7 @@ ConvTranspose: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTr
 BatchNorm: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 InstanceNorm: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 MaxPool: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+AvgPool: dict[int, type[nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 AdaptiveAvgPool: dict[int, type[nn.Module]] = {
     2: nn.AdaptiveAvgPool2d,
     3: nn.AdaptiveAvgPool3d,
@@ -44,6 +45,25 @@ class FittingMaxPool(nn.Module):
         return pooled
 
 
+class Dropped(nn.Module):
+    """In the place of layers that an encoder does without: takes their weights and keeps none.
+
+    So the state of a whole classifier loads, strictly, into an encoder of its class.
+    """
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Let the weights of the layers that are not here pass."""
+
+
+def enlarge(x: Tensor, factor: int) -> Tensor:
+    """Return `(N, C, ...)` with each side `factor` times as long, interpolated linearly.
+
+    Voxel centers keep their places (corners are not aligned). Serves 2 and 3 spatial axes.
+    """
+    mode = "bilinear" if x.ndim == 4 else "trilinear"
+    return functional.interpolate(x, scale_factor=factor, mode=mode, align_corners=False)
+
+
 def grid(dims: int, cells: int) -> tuple[int, ...]:
     """Return the cells an axis that maps are averaged to before fully connected layers.
 
@@ -68,3 +88,14 @@ def initialize_plain(network: nn.Module) -> None:
             nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def initialize_by_fan_out(network: nn.Module) -> None:
+    """Draw weights of convolutions by He et al. 2015, from the outputs that an input goes to.
+
+    Groups are counted: a depthwise filter goes to one channel alone.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
+            spread = (2 * module.groups / (module.weight[:, 0].numel())) ** 0.5
+            nn.init.normal_(module.weight, std=spread)

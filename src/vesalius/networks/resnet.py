@@ -10,11 +10,12 @@ for 32-pixel images; the medium one (3x3, stride 2, no pooling) lies between.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
-from vesalius.networks.layers import BatchNorm, Conv, MaxPool, Stem
+from vesalius.networks.layers import BatchNorm, Conv, Dropped, MaxPool, Stem
 
 _STEMS = {"small": (3, 1), "medium": (3, 2), "large": (7, 2)}  # kernel, stride
 
@@ -91,6 +92,12 @@ class ResNet(nn.Module):
         if stem == "large":
             layers.append(MaxPool[dims](3, 2, 1))
         self.stem = nn.Sequential(*layers)
+        fall = stride * (2 if stem == "large" else 1)
+        self.pyramid_strides = tuple(fall * 2**level for level in range(len(depths)))
+        self.pyramid_widths = tuple(
+            width * 2**level * block.expansion for level in range(len(depths))
+        )
+        self._ends = list(accumulate(depths))
         channels = width
         stages: list[nn.Module] = []
         for level, depth in enumerate(depths):
@@ -100,13 +107,23 @@ class ResNet(nn.Module):
                 channels = wide * block.expansion
         self.stages = nn.Sequential(*stages)
         self.features = channels
-        self.head = nn.Linear(channels, out_channels)
+        self.head: nn.Module = nn.Linear(channels, out_channels) if out_channels else Dropped()
         _initialize(self)
 
     def maps(self, x: Tensor) -> Tensor:
         """Return the last maps: `(N, in_channels, ...)` -> `(N, features, ...)`."""
         maps: Tensor = self.stages(self.stem(x))
         return maps
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """Return the last maps of each resolution, finest first (see `Encoder`)."""
+        found: list[Tensor] = []
+        x = self.stem(x)
+        for number, block in enumerate(self.stages, 1):
+            x = block(x)
+            if number in self._ends:
+                found.append(x)
+        return found
 
     def encode(self, x: Tensor) -> Tensor:
         """Return one embedding per image: `(N, in_channels, ...)` -> `(N, features)`."""

@@ -17,6 +17,7 @@ from vesalius.networks.layers import (
     AdaptiveAvgPool,
     BatchNorm,
     Conv,
+    Dropped,
     FittingMaxPool,
     Stem,
     grid,
@@ -50,6 +51,7 @@ class VGG(nn.Module):
         poolings, size = _STEMS[stem]
         cells = grid(dims, size)
         layers: list[nn.Module] = []
+        ends: dict[int, tuple[int, int]] = {}  # fall of the resolution -> last layer, its width
         channels = in_channels
         for level, (depth, multiple) in enumerate(zip(depths, _MULTIPLES, strict=True)):
             for _ in range(depth):
@@ -61,24 +63,43 @@ class VGG(nn.Module):
                 channels = multiple * width
             if level < poolings:
                 layers.append(FittingMaxPool(2, 2))
+            ends[2 ** min(level + 1, poolings)] = len(layers), channels
+        self._ends = [place for place, _ in ends.values()]
+        self.pyramid_widths = tuple(wide for _, wide in ends.values())
+        self.pyramid_strides = tuple(ends)
         self.convolutions = nn.Sequential(*layers)
         self.pool = AdaptiveAvgPool[dims](cells)
         self.features = 64 * width
-        self.hidden = nn.Sequential(
-            nn.Linear(channels * math.prod(cells), self.features),
-            nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
-            nn.Linear(self.features, self.features),
-            nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
-        )
-        self.head = nn.Linear(self.features, out_channels)
+        self.hidden: nn.Module = Dropped()
+        self.head: nn.Module = Dropped()
+        if out_channels:
+            self.hidden = nn.Sequential(
+                nn.Linear(channels * math.prod(cells), self.features),
+                nn.ReLU(inplace=True),
+                nn.Dropout(dropout),
+                nn.Linear(self.features, self.features),
+                nn.ReLU(inplace=True),
+                nn.Dropout(dropout),
+            )
+            self.head = nn.Linear(self.features, out_channels)
         initialize_plain(self)
 
     def maps(self, x: Tensor) -> Tensor:
         """Return the last maps: `(N, in_channels, ...)` -> `(N, 8 * width, ...)`."""
         maps: Tensor = self.convolutions(x)
         return maps
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """Return the last maps of each resolution, finest first (see `Encoder`).
+
+        A pooling ends its stage: with the large stem, these are the maps after each of the five.
+        """
+        found: list[Tensor] = []
+        for number, layer in enumerate(self.convolutions, 1):
+            x = layer(x)
+            if number in self._ends:
+                found.append(x)
+        return found
 
     def encode(self, x: Tensor) -> Tensor:
         """Return one embedding per image: `(N, in_channels, ...)` -> `(N, features)`."""

@@ -9,7 +9,7 @@ expected gradient of a batch is that of all training cases.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -184,3 +184,35 @@ def dice_cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
     total = probability.sum(axes) + hot.sum(axes)
     dice = (2 * shared + 1) / (total + 1)
     return entropy + 1 - dice.mean()
+
+
+def deep_supervision_loss(
+    loss: Callable[[Tensor, Tensor], Tensor], outputs: Sequence[Tensor], labels: Tensor
+) -> Tensor:
+    """Return the weighted mean of the losses of several levels, as in nnU-Net.
+
+    Args:
+        loss: of logits and label indices, for one level: `dice_cross_entropy`.
+        outputs: logits `(N, labels, ...)` of each level, finest first; level n weighs half as
+            much as level n - 1.
+        labels: `(N, ...)` label indices, on the grid of the finest; for the others, the label at
+            the center of each voxel is taken (of two as near, the farther along the axis).
+
+    Isensee et al.: nnU-Net, Nature Methods 2021: weights 1, 1/2, 1/4, ... over their sum.
+    """
+    weights = [0.5**level for level in range(len(outputs))]
+    losses = [
+        weight * loss(logits, _nearest(labels, logits.shape[2:]))
+        for weight, logits in zip(weights, outputs, strict=True)
+    ]
+    return torch.stack(losses).sum() / sum(weights)
+
+
+def _nearest(labels: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return `(N, ...)` on a grid of `shape` over the same field of view, by nearest neighbor."""
+    for axis, size in enumerate(shape, 1):
+        length = labels.shape[axis]
+        if size != length:
+            places = (2 * torch.arange(size, device=labels.device) + 1) * length // (2 * size)
+            labels = labels.index_select(axis, places)
+    return labels

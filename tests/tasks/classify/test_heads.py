@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from vesalius.tasks.balance import balancing
+from vesalius.tasks.classify import heads
 from vesalius.tasks.classify.crossfit import answers
 from vesalius.tasks.classify.ensemble import losses
-from vesalius.tasks.classify.heads import Embedded, fit_head, new_head
+from vesalius.tasks.classify.heads import Embedded, _thinned, fit_head, new_head
 from vesalius.tasks.targets import Target
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -233,6 +234,58 @@ def test_what_never_varied_in_training_does_not_decide(name: str) -> None:
     same = Embedded(new.items[::3], new.facts[::3], (1,) * 20)  # the same image as modality 1
     assert np.abs(changed - usual).max() < 0.2
     assert np.abs(answers(head, single, target) - answers(head, same, target)).max() < 0.2
+
+
+def test_every_fifth_training_case_comes_without_its_facts() -> None:
+    lengths = [1 + n % 3 for n in range(900)]
+    cases = sets(lengths, 0)
+    cases = Embedded(cases.items, torch.ones_like(cases.facts), cases.lengths)
+    torch.manual_seed(0)
+    drawn = _thinned(cases)
+    told = [part[0].tolist() for part in drawn.facts.split(list(drawn.lengths))]
+    blank = sum(facts == [0, 0, 0] for facts in told)
+    assert 130 < blank < 230  # 180, four standard deviations of 12
+    assert blank + sum(facts == [1, 1, 1] for facts in told) == 900
+    assert all((p == p[0]).all() for p in drawn.facts.split(list(drawn.lengths)))  # case by case
+    assert sum(drawn.lengths) < sum(lengths)  # some also lost an image
+    assert cases.facts.all()  # not in place
+    alone = Embedded(cases.items, cases.facts, (1,) * len(cases.items))
+    drawn = _thinned(alone)
+    assert torch.equal(drawn.items, alone.items)
+    assert 0.1 < float((drawn.facts == 0).float().mean()) < 0.3
+
+
+def test_a_head_that_facts_tell_almost_all_answers_without_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec, target = BY_NAME["mlp-mean"], TARGETS["binary"]
+
+    def made(count: int, seed: int) -> tuple[Embedded, list[str]]:
+        rng = np.random.default_rng(seed)
+        codes = rng.integers(0, 2, count)
+        items = rng.normal(size=(count, FEATURES))
+        items[:, :4] += 0.3 * (2 * codes[:, None] - 1)
+        facts = np.stack([1 + codes, 0 * codes, 0 * codes], axis=1)  # the modality is the answer
+        found = Embedded(
+            torch.tensor(items, dtype=torch.float32), torch.from_numpy(facts), (1,) * count
+        )
+        return found, [target.classes[code] for code in codes]
+
+    cases, said = made(2000, 0)
+    new, truth = made(500, 1)
+    blank = Embedded(new.items, torch.zeros_like(new.facts), new.lengths)
+    found = {}
+    for untold in (0.0, heads._UNTOLD):
+        monkeypatch.setattr(heads, "_UNTOLD", untold)
+        head = fit_head(new_head(spec, FEATURES, FACTS, target), spec, cases, said, target, None, 0)
+        found[untold] = [
+            float(losses(answers(head, given, target), target.encode(truth), target).mean())
+            for given in (new, blank)
+        ]
+    (told_always, blank_always), (told, unknown) = found.values()
+    assert unknown < blank_always - 0.02
+    assert told < told_always + 0.02
+    assert told < 0.25 * unknown  # facts still tell
 
 
 def test_taking_cases_keeps_their_images_together() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +24,8 @@ class Image:
     facts: tuple[int, ...]
 
 
-class Batch(NamedTuple):
-    """Some cases as tensors.
+class Batch:
+    """Some cases as tensors, which keep their precision: Fabric casts those of a collection.
 
     Attributes:
         views: `(M, C, ...)` of all images of all cases.
@@ -35,15 +35,22 @@ class Batch(NamedTuple):
         present: `(N, L)`, False where there is padding.
     """
 
-    views: Tensor
-    mixing: Tensor
-    facts: Tensor
-    places: Tensor
-    present: Tensor
+    __slots__ = ("facts", "mixing", "places", "present", "views")
+
+    def __init__(
+        self, views: Tensor, mixing: Tensor, facts: Tensor, places: Tensor, present: Tensor
+    ) -> None:
+        self.views, self.mixing, self.facts = views, mixing, facts
+        self.places, self.present = places, present
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on another device."""
-        return Batch(*(tensor.to(device) for tensor in self))
+        held = (self.views, self.mixing, self.facts, self.places, self.present)
+        return Batch(*(tensor.to(device) for tensor in held))
+
+    def with_views(self, views: Tensor) -> Batch:
+        """Return the batch with other views of the same images."""
+        return Batch(views, self.mixing, self.facts, self.places, self.present)
 
 
 def make_batch(cases: Sequence[Sequence[Image]]) -> Batch:

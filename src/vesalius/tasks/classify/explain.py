@@ -73,7 +73,7 @@ def explain(classifier: Classifier, images: Sequence[Image]) -> Explanation:
 
 def _network(member: NetworkMember, batch: Batch) -> Callable[[Tensor], Tensor]:
     def answer(views: Tensor) -> Tensor:
-        moved = batch._replace(views=views)
+        moved = batch.with_views(views)
         logits: Tensor = member.module(moved)
         return logits
 

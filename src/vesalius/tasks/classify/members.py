@@ -102,7 +102,7 @@ class NetworkMember:
 
 def mirrored(batch: Batch) -> Batch:
     """Return the batch with every view mirrored along its first axis."""
-    return batch._replace(views=batch.views.flip(2))
+    return batch.with_views(batch.views.flip(2))
 
 
 def save_members(

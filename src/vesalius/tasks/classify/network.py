@@ -118,7 +118,7 @@ def _step_loss(lesson: Lesson, where: torch.device) -> StepLoss:
         drawn = [_draw(lesson.store.images(train[p]), spec["views"], rng) for p in chosen]
         batch = make_batch(drawn).to(where)
         moved, _ = augment(batch.views, settings, rng)
-        batch = batch._replace(views=moved)
+        batch = batch.with_views(moved)
         truth = torch.as_tensor(truths[chosen], device=where)
         torch.manual_seed(int(rng.integers(2**31)))  # dropout
         return target.loss(model(batch), truth, weights, smoothing=smoothing)

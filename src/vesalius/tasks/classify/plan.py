@@ -242,9 +242,11 @@ def _networks(name: str, ways: Sequence[str], common: Json, target: Target) -> l
         return []
     if name != "auto":
         return [_network(name, ways, common, target)]
-    small = common["size"] <= SMALL or common["whole"]
-    return [_network("resnet18" if small else PRETRAINED[0], [] if small else ["imagenet"],
-                     common, target)]  # fmt: skip
+    own = _network("resnet18", [], common, target)
+    if common["size"] <= SMALL or common["whole"]:
+        return [own]
+    # Which is better depends on how much the images resemble photographs: validation tells.
+    return [_network(PRETRAINED[0], ["imagenet"], common, target), own]
 
 
 def _network(name: str, ways: Sequence[str], common: Json, target: Target) -> Json:
