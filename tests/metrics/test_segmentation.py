@@ -56,7 +56,12 @@ def test_means_over_cases_with_intervals_and_baseline():
     assert found["dice", ""].n_patients == 6
     assert found["dice", ""].low < found["dice", ""].value < found["dice", ""].high
     assert "tolerance 2 mm" in found["nsd", ""].note
-    assert [s.label for s in scores[:4]] == [""] * 4
+    assert found["lesion_f1", "liver"].value == pytest.approx(frame["lesion_f1_liver"].mean())
+    assert found["lesion_f1", ""].value == pytest.approx(frame["lesion_f1"].mean())
+    assert found["lesion_f1", ""].baseline == 0
+    assert 0 <= found["lesion_f1", ""].low < found["lesion_f1", ""].high <= 1
+    assert "IoU of 0.1" in found["lesion_f1", ""].note
+    assert [s.label for s in scores[:6]] == [""] * 5 + ["liver"]
 
 
 def test_failures_count_as_the_worst():
@@ -65,6 +70,7 @@ def test_failures_count_as_the_worst():
     assert bad["dice", "liver"].n == 12
     assert bad["dice", "liver"].value < good["dice", "liver"]
     assert bad["hd95", "liver"].value > good["hd95", "liver"]
+    assert bad["lesion_f1", "liver"].value < good["lesion_f1", "liver"]
     assert bad["volume_error", "liver"].value > good["volume_error", "liver"]
 
 
@@ -80,6 +86,11 @@ def test_empty_truth_is_stated_and_rated_by_the_rule():
     assert found["dice"].baseline == pytest.approx(2 / 3)
     assert "1 cases without the structure" in found["dice"].note
     assert found["hd95"].value == pytest.approx(2 / 3 * rows[0]["diagonal"])
+    assert found["hd95"].baseline == pytest.approx(1 / 3 * rows[0]["diagonal"])
+    assert found["lesion_f1"].value == pytest.approx(1 / 3)
+    assert found["lesion_f1"].baseline == pytest.approx(2 / 3)
+    for name, best in {"dice": 1, "nsd": 1, "hd95": 0, "lesion_f1": 1, "volume_error": 0}.items():
+        assert f"1 cases without the structure, none predicted, count as {best}" in found[name].note
 
 
 def test_summary_is_strict_json():
@@ -106,6 +117,9 @@ def test_a_draw_equals_scoring_the_drawn_cases():
 def test_refuses_what_does_not_fit():
     with pytest.raises(UsageError, match="lacks the columns"):
         segmentation_scores({"patient": ["a"], "dice_x": [1.0]}, ["x"])
+    older = table().drop(columns=["lesion_f1_liver"])
+    with pytest.raises(UsageError, match=r"'lesion_f1_liver'.*evaluate a run again"):
+        segmentation_scores(older, ["liver"])
     with pytest.raises(UsageError, match="column 'patient'"):
         segmentation_scores({"dice_x": [1.0]}, ["x"])
     with pytest.raises(UsageError, match="finite"):

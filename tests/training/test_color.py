@@ -127,7 +127,7 @@ def test_one_value_everywhere_stays_finite(shift: Shift) -> None:
 
 
 def test_a_third_of_the_circle_passes_each_color_on() -> None:
-    images = pictures(4)
+    images = pictures(4) * torch.tensor([1.0, 0.6, 0.3])[:, None, None]  # ranges of their own
     turned = colored(images, turn=1 / 3)
     torch.testing.assert_close(turned, images.roll(1, dims=1), atol=1e-5, rtol=0)  # red -> green
     back = colored(images, turn=-1 / 3)
@@ -221,6 +221,14 @@ def test_a_dye_is_added_everywhere_by_its_own_color(dye: int) -> None:
     change = hed(found) - before
     np.testing.assert_allclose(np.delete(change, dye, axis=1), 0, atol=1e-5)
     assert (change[:, dye] > 0.001).all()
+
+
+def test_black_holds_as_much_dye_as_8_bit_can_show() -> None:
+    images, _ = stained(20)
+    halves = Drawn((0.0, 0.0, 0.0, 0.5, 0.5, 0.5))
+    found = shift_stain(images, 0.5, 1.0, halves)  # type: ignore[arg-type]  # a stand-in
+    torch.testing.assert_close(found[0, :, 0, 0], torch.full((3,), DARKEST**0.5))
+    torch.testing.assert_close(found[0, :, 1:], images[0, :, 1:].sqrt(), atol=1e-5, rtol=0)
 
 
 @given(seed=SEEDS, strength=st.floats(0, 1))

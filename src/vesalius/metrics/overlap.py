@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One case's label map against its truth: overlap, surface and volume of each structure.
+"""One case's label map against its truth: overlap, surface, lesions, volume of each structure.
 
-Rules for empties: neither truth nor prediction has the structure, Dice and NSD are 1 and the
-distance 0; one of them lacks it, Dice and NSD are 0 and the distance is the image's diagonal. A
-failed case has the worst of each. Nothing is ever NaN, so nothing drops out of a mean over cases
-(`segmentation`).
+Rules for empties: neither truth nor prediction has the structure, Dice, IoU, NSD and lesion-wise
+F1 are 1, the distance and the volume error 0; one of them lacks it, those are 0, the distance is
+the image's diagonal and the volume error the whole volume of the other. A failed case has the worst
+of each, and the volume error of an empty prediction. Nothing is ever NaN, so nothing drops out of a
+mean over cases (`segmentation`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vesalius.errors import UsageError
+from vesalius.metrics.lesions import match_lesions
 from vesalius.metrics.surface import (
     diagonal_mm,
     hausdorff_95,
@@ -55,9 +57,9 @@ def compare_masks(
         tolerance_mm: of the NSD.
 
     Returns:
-        For each name `dice_`, `iou_`, `nsd_`, `hd95_` (mm), `volume_error_` (ml, signed:
-        prediction minus truth), `volume_` (ml, truth); and the means over structures `dice`,
-        `iou`, `nsd`, `hd95`; `diagonal` (mm) of the image.
+        For each name `dice_`, `iou_`, `nsd_`, `hd95_` (mm), `lesion_f1_`, `volume_error_` (ml,
+        signed: prediction minus truth), `volume_` (ml, truth); and the means over structures
+        `dice`, `iou`, `nsd`, `hd95`, `lesion_f1`; `diagonal` (mm) of the image.
     """
     prediction, truth = _layers(prediction), _layers(truth)
     if prediction.shape[1:] != truth.shape[1:]:
@@ -77,6 +79,7 @@ def compare_masks(
         row[f"iou_{name}"] = iou(a, b)
         row[f"nsd_{name}"] = normalized_surface_dice(distances, tolerance_mm)
         row[f"hd95_{name}"] = hausdorff_95(distances)
+        row[f"lesion_f1_{name}"] = match_lesions(a, b, spacing).f1
         row[f"volume_error_{name}"] = int(np.count_nonzero(a)) * milliliters - volume
         row[f"volume_{name}"] = volume
     return _with_means(row, labels, diagonal)
@@ -91,14 +94,15 @@ def failed_masks(truth: Array, spacing: Spacing3, labels: Mapping[int, str]) -> 
     for value, name in _named(labels).items():
         volume = int(np.count_nonzero((truth == value).any(0))) * milliliters
         row |= {f"dice_{name}": 0.0, f"iou_{name}": 0.0, f"nsd_{name}": 0.0}
-        row |= {f"hd95_{name}": diagonal, f"volume_error_{name}": -volume, f"volume_{name}": volume}
+        row |= {f"hd95_{name}": diagonal, f"lesion_f1_{name}": 0.0}
+        row |= {f"volume_error_{name}": -volume, f"volume_{name}": volume}
     return _with_means(row, labels, diagonal)
 
 
 def _with_means(
     row: dict[str, float], labels: Mapping[int, str], diagonal: float
 ) -> dict[str, float]:
-    for measure in ("dice", "iou", "nsd", "hd95"):
+    for measure in ("dice", "iou", "nsd", "hd95", "lesion_f1"):
         row[measure] = float(np.mean([row[f"{measure}_{name}"] for name in labels.values()]))
     return row | {"diagonal": diagonal}
 

@@ -11,12 +11,13 @@ import numpy as np
 from vesalius.errors import UsageError
 from vesalius.metrics.bootstrap import DRAWS, Statistics, estimates
 from vesalius.metrics.groups import group_scores
+from vesalius.metrics.lesions import LESION_IOU
 from vesalius.metrics.overlap import TOLERANCE_MM
 from vesalius.results import Estimate
 from vesalius.types import Array, Json
 
-_UNITS = {"dice": "", "iou": "", "nsd": "", "hd95": "mm", "volume_error": "ml"}
-_WHEN_ABSENT = {"dice": 1, "iou": 1, "nsd": 1, "hd95": 0}
+_UNITS = {"dice": "", "iou": "", "nsd": "", "hd95": "mm", "lesion_f1": "", "volume_error": "ml"}
+_WHEN_ABSENT = {"dice": 1, "iou": 1, "nsd": 1, "hd95": 0, "lesion_f1": 1, "volume_error": 0}
 
 
 def segmentation_statistics(table: Mapping[str, Any], labels: Sequence[str]) -> Statistics:
@@ -28,7 +29,10 @@ def segmentation_statistics(table: Mapping[str, Any], labels: Sequence[str]) -> 
     found = _values(columns, labels)
     matrix = np.column_stack([values for values, _ in found.values()])  # (n, scores)
     if not np.isfinite(matrix).all():
-        raise UsageError("table must hold finite numbers; enter failures with `failed_masks`")
+        raise UsageError(
+            "table must hold finite numbers; enter failures with `failed_masks`, and evaluate a "
+            "run again that an earlier version scored"
+        )
 
     def of(weights: Array) -> Array:
         means: Array = weights @ matrix / weights.sum(1, keepdims=True)
@@ -58,8 +62,12 @@ def segmentation_scores(
     empty = {name: float(values.mean()) for name, (_, values) in _values(columns, labels).items()}
 
     def describe(measure: str, label: str, _: float) -> dict[str, Any]:
-        notes = [f"tolerance {tolerance_mm:g} mm"] if measure == "nsd" else []
-        if label and measure in _WHEN_ABSENT:
+        stated = {
+            "nsd": [f"tolerance {tolerance_mm:g} mm"],
+            "lesion_f1": [f"a lesion is found from an IoU of {LESION_IOU:g} on"],
+        }
+        notes = stated.get(measure, [])
+        if label:
             absent = (columns[f"volume_{label}"] == 0) & (columns[f"dice_{label}"] == 1)
             if nothing := int(absent.sum()):
                 notes.append(
@@ -134,7 +142,10 @@ def _measure(columns: Mapping[str, Array], measure: str, name: str) -> tuple[Arr
     needed = [f"{measure}_{name}", f"volume_{name}", "diagonal"]
     missing = [column for column in needed if column not in columns]
     if missing:
-        raise UsageError(f"table lacks the columns {missing}; make its rows with `compare_masks`")
+        raise UsageError(
+            f"table lacks the columns {missing}; make its rows with `compare_masks`, and evaluate "
+            "a run again that an earlier version scored"
+        )
     values, volume, diagonal = (columns[column].astype(np.float64) for column in needed)
     absent = volume == 0
     if measure == "volume_error":

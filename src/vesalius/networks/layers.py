@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,7 +13,23 @@ from torch.nn import functional
 # the full resolution of inputs up to about 48 pixels, "medium" lies between.
 Stem = Literal["small", "medium", "large"]
 
-Conv: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+
+class Conv3d(nn.Conv3d):
+    """PyTorch's convolution, in 32 bits where the kernel is deeper than the map.
+
+    There, on CPUs that compute in bfloat16, torch 2.13 gives a gradient of the weights that is
+    memory nobody wrote to (oneDNN; kernel 3 on a map of 2 x any x any).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(N, C, i, j, k)`."""
+        if x.shape[2] >= self.kernel_size[0]:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
+Conv: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: Conv3d}
 ConvTranspose: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 BatchNorm: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 InstanceNorm: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}

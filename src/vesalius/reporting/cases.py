@@ -89,7 +89,7 @@ def _case(task: str, row: dict[Any, Any], labels: Sequence[str]) -> Json:
         }
         return case
     case |= {"file": str(row.get("file") or ""), "dice": _number(row.get("dice"))}
-    for measure in ("dice", "nsd", "hd95", "volume_error"):
+    for measure in ("dice", "nsd", "hd95", "volume_error", "lesion_f1"):
         case |= {f"{measure}_{name}": _number(row.get(f"{measure}_{name}")) for name in labels}
     return case
 
@@ -148,7 +148,7 @@ def _list(task: str, cases: Sequence[Json]) -> Html:
             for c in cases
         ]
         return table(head, rows, numeric=range(4, len(head)))
-    columns = [name for name in cases[0] if name.startswith(("dice", "nsd_", "hd95_", "volume_"))]
+    columns = [name for name in cases[0] if name.startswith(("dice", "nsd_", "hd95_", "volume_", "lesion_"))]
     units = {"hd95": " (mm)", "volume": " (ml)"}
     titles = [c.replace("_", " ") + units.get(c.split("_")[0], "") for c in columns]
     rows = [

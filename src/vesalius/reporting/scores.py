@@ -46,6 +46,7 @@ SCORES: Mapping[str, tuple[str, str, bool]] = {
     "iou": ("IoU", "shared over joint voxels", False),
     "nsd": ("Surface Dice (NSD)", "share of the surface within tolerance", False),
     "hd95": ("Hausdorff 95", "95th percentile of the distance between surfaces", True),
+    "lesion_f1": ("Lesion-wise F1", "balance of lesions found and false alarms", False),
     "volume_error": ("Volume error", "magnitude of the difference in volume", True),
 }
 _HEADLINES = {
