@@ -21,10 +21,10 @@ import numpy as np
 from benchmarks.record import data_hash, record
 from vesalius.cohorts import Cohort
 from vesalius.flows.scan import scan
+from vesalius.flows.train import train
 from vesalius.tasks.detect.cases import detection_cases
 from vesalius.tasks.detect.predict import Detector
 from vesalius.tasks.detect.score import score_cases
-from vesalius.tasks.detect.train import train_detector
 from vesalius.training.device import best_precision
 
 # class -> largest mean absolute error of the count per image
@@ -89,8 +89,13 @@ def main() -> None:
 def measure(cohort: Cohort, work: Path, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
     """Train one seed, look at the test images once, return its rows."""
     started = time.perf_counter()
-    run = train_detector(
-        cohort, minutes=asked.minutes, steps=asked.steps, seed=seed, out=work / f"run-{seed}"
+    run = train(
+        "detect",
+        cohort,
+        minutes=asked.minutes,
+        steps=asked.steps,
+        seed=seed,
+        out=work / f"run-{seed}",
     )
     seconds = time.perf_counter() - started
     cases = detection_cases(cohort).subset(run.subsets(), "test")

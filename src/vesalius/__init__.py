@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vesalius.flows.fuse import fuse
     from vesalius.flows.models import models
     from vesalius.flows.normalize import normalize
+    from vesalius.flows.plan import plan
     from vesalius.flows.predict import predict
     from vesalius.flows.scan import scan
     from vesalius.flows.train import train
@@ -50,6 +51,7 @@ _HOMES = {
     "fuse": "vesalius.flows.fuse",
     "models": "vesalius.flows.models",
     "normalize": "vesalius.flows.normalize",
+    "plan": "vesalius.flows.plan",
     "predict": "vesalius.flows.predict",
     "read": "vesalius.io",
     "scan": "vesalius.flows.scan",
@@ -75,6 +77,7 @@ __all__ = [
     "fuse",
     "models",
     "normalize",
+    "plan",
     "predict",
     "read",
     "scan",

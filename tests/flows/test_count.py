@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vesalius.cohorts import Cohort
 from vesalius.errors import DataError, NormalizationRefused, RunError, UsageError
 from vesalius.flows.count import count
 from vesalius.flows.scan import scan
+from vesalius.flows.train import train
 from vesalius.geometry import flat_affine
 from vesalius.tasks.detect.crop import crop
-from vesalius.tasks.detect.train import train_detector
 from vesalius.tasks.run import Run
 from vesalius.volume import Volume
 
@@ -61,9 +60,7 @@ def root(tmp_path_factory) -> Path:
         text = _VOC.format(name=f"{number:03}", objects=objects)
         (root / "data" / "annotations" / f"{number:03}.xml").write_text(text)
     scan(root / "data", out=root / "cohort", workers=1)
-    train_detector(
-        Cohort.open(root / "cohort"), steps=30, model="resnet10", out=root / "run", seed=1
-    )
+    train("detect", root / "cohort", steps=30, model="resnet10", out=root / "run", seed=1)
     return root
 
 
@@ -92,14 +89,14 @@ def test_a_picture_is_counted(root: Path, tmp_path: Path) -> None:
 
 
 def test_training_again_is_no_work(root: Path) -> None:
-    cohort = Cohort.open(root / "cohort")
+    cohort = root / "cohort"
     asked = {"model": "resnet10", "out": root / "run", "seed": 1}
-    again = train_detector(cohort, steps=30, **asked)
+    again = train("detect", cohort, steps=30, **asked)
     assert any("finished before" in line for line in again.audit())
     with pytest.raises(RunError, match="different: budget"):
-        train_detector(cohort, steps=31, **asked)
+        train("detect", cohort, steps=31, **asked)
     with pytest.raises(UsageError, match="steps must be at least 1"):
-        train_detector(cohort, steps=0, **asked)
+        train("detect", cohort, steps=0, **asked)
 
 
 def test_crops_are_named_by_a_function(root: Path, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from vesalius.networks.pooling import (
     POOLINGS,
     GatedAttention,
     SetTransformer,
-    _Attention,
     build_pooling,
 )
 
@@ -141,43 +140,6 @@ def test_the_set_transformer_sees_pairs_that_a_mean_cannot() -> None:
         loss.backward()
         optimizer.step()
     assert ((logits > 0) == (truth > 0)).float().mean() > 0.97
-
-
-@pytest.mark.parametrize("heads", [1, 2, 4])
-@settings(max_examples=15, deadline=None)
-@given(lengths=LENGTHS, seed=st.integers(0, 999), more=st.integers(0, 3), queries=st.integers(0, 3))
-def test_attention_is_that_of_pytorch(
-    heads: int, lengths: list[int], seed: int, more: int, queries: int
-) -> None:
-    torch.manual_seed(seed)
-    block = _Attention(FEATURES, heads)
-    for parameter in block.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)  # biases too
-    library = torch.nn.MultiheadAttention(FEATURES, heads, batch_first=True)
-    parts = (block.query, block.key, block.value)
-    library.load_state_dict(
-        {
-            "in_proj_weight": torch.cat([part.weight for part in parts]),
-            "in_proj_bias": torch.cat([part.bias for part in parts]),
-            "out_proj.weight": block.mix.weight,
-            "out_proj.bias": block.mix.bias,
-        }
-    )
-    items, present = batch(lengths, seed, more=more)
-    items = items.masked_fill(~present[..., None], 3.0)
-    asked = torch.randn(len(lengths), queries, FEATURES) if queries else items
-    found, weights = block(asked, items, present)
-    inside, wanted = library(asked, items, items, key_padding_mask=~present)
-    torch.testing.assert_close(weights, wanted, rtol=1e-4, atol=1e-5)
-    assert (weights.transpose(1, 2)[~present] == 0).all()
-    hidden = block.first(asked + inside)
-    full = block.second(hidden + block.forward_layer(hidden))
-    torch.testing.assert_close(found, full, rtol=1e-4, atol=1e-4)
-    # ... and it learns as that does.
-    steer = torch.randn_like(found)
-    (mine,) = torch.autograd.grad((found * steer).sum(), block.key.weight)
-    (theirs,) = torch.autograd.grad((full * steer).sum(), library.in_proj_weight)
-    torch.testing.assert_close(mine, theirs[FEATURES : 2 * FEATURES], rtol=1e-3, atol=1e-4)
 
 
 def test_an_unknown_name_is_refused() -> None:

@@ -43,7 +43,8 @@ RULES: list[tuple[tuple[str, ...], bool, bool, bool, dict[str, float]]] = [
     (("XC", ""), True, True, False, {"color": 0.1, "stain": 0.0}),
     (("SM", "XC"), True, True, False, {"color": 0.1, "stain": 0.0}),
     (("CT",), True, False, False, PHYSICAL),
-    (("MG",), True, False, False, {"color": 0.1, "stain": 0.0}),
+    (("MR",), True, False, False, {}),
+    (("MG",), True, False, False, {}),  # three channels of another meaning
     ((), False, False, False, {}),
 ]
 
@@ -190,7 +191,7 @@ def test_a_detector_turns_slides_and_mirrors_photographs() -> None:
     assert slides["augmentation"]["flips"] == [0, 1]
     assert slides["augmentation"]["transpose"]
     assert slides["augmentation"]["values"] == {"color": 0.1, "stain": 0.3}
-    assert slides["mirrored_answers"]
+    assert slides["mirrored_answers"] == [0, 1]
     photos = detected({"OP": 20}, color=20)
     assert photos["augmentation"]["flips"] == [0]
     assert not photos["augmentation"]["transpose"]
@@ -199,7 +200,7 @@ def test_a_detector_turns_slides_and_mirrors_photographs() -> None:
     assert xray["augmentation"]["flips"] == []
     assert not xray["augmentation"]["transpose"]
     assert xray["augmentation"]["values"] == {}
-    assert not xray["mirrored_answers"]
+    assert xray["mirrored_answers"] == []
     # Whether an image states its scale says nothing of its sides.
     for calibrated in (0, 20):
         assert detected({"": 20}, color=20, calibrated=calibrated)["augmentation"]["transpose"]

@@ -212,7 +212,7 @@ def test_a_large_image_is_answered_as_if_whole(monkeypatch) -> None:
 
     decisions = {
         "network": {"options": {"stride": 4}},
-        "mirrored_answers": True,
+        "mirrored_answers": [0, 1],
         "overlap_sigma": 0.3,
     }
     whole = find_evidence(maps, image, decisions)

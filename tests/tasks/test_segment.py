@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from vesalius.errors import CohortError, UsageError
 from vesalius.files import write_json
@@ -17,11 +18,12 @@ from vesalius.normalization import Normalizer
 from vesalius.tasks.cases import segmentation_cases
 from vesalius.tasks.run import Run, start_run
 from vesalius.tasks.segment import plan as planning
+from vesalius.tasks.segment.argmax import Argmax
 from vesalius.tasks.segment.fit import train_run
-from vesalius.tasks.segment.grid import mask_to_plan, to_plan, to_source
+from vesalius.tasks.segment.grid import empty_labels, mask_to_plan, to_plan
 from vesalius.tasks.segment.patches import draw, prepare
-from vesalius.tasks.segment.predict import Segmenter, score_cases
-from vesalius.tasks.segment.slide import slide
+from vesalius.tasks.segment.predict import Segmenter
+from vesalius.tasks.segment.scoring import score_cases
 from vesalius.training.log import read_log
 from vesalius.volume import LabelMap, Volume
 
@@ -169,31 +171,14 @@ def test_a_mask_goes_to_the_plan_and_back(spacing) -> None:
     grid = to_plan(volume, decisions, Normalizer())
     assert grid.shape == there.shape
     np.testing.assert_allclose(grid.spacing, spacing, rtol=0.05)
-    logits = np.stack([(there == index) * 10.0 for index in range(3)]).astype(np.float32)
-    back = to_source(logits, grid.affine, volume, decisions)
+    logits = torch.stack([torch.from_numpy(there == index) * 10.0 for index in range(3)])
+    back, along_plan = empty_labels(volume, decisions)
+    Argmax(along_plan, [0, 3, 7], grid.shape).take(logits, (0, 0, 0))
     assert back.names == {3: "shell", 7: "core"}
     if spacing == [1.0, 1.0, 1.0]:
         assert (back.data == mask.data).all()
     else:
         assert (back.data == mask.data).mean() > 0.93
-
-
-def test_sliding_window_of_an_exact_network_is_exact_everywhere() -> None:
-    # A network that answers voxel by voxel must give the same through any windows.
-    decisions = {"patch": [8, 10, 6], "overlap": 0.5}
-    image = np.random.default_rng(0).normal(size=(2, 21, 10, 5)).astype(np.float32)
-    windows = []
-
-    def network(patch):
-        windows.append(tuple(patch.shape))
-        return patch * 2 + 1
-
-    out = slide(network, image, decisions)
-    np.testing.assert_allclose(out, image * 2 + 1, rtol=1e-4, atol=1e-5)
-    assert set(windows) == {(1, 2, 8, 10, 6)}
-    assert len(windows) == 5
-    flat = slide(lambda patch: patch + 1, image, {"patch": [16, 16], "overlap": 0.5})
-    np.testing.assert_allclose(flat, image + 1, rtol=1e-5, atol=1e-5)
 
 
 def test_patches_force_foreground_and_are_a_function_of_the_generator(memory, tmp_path) -> None:
@@ -240,7 +225,7 @@ def test_plan_follows_the_fingerprint() -> None:
     assert thick["spacing"][2] < 5
     assert strides[1].tolist() == [2, 2, 2]
     assert options["kernels"][0] == [3, 3, 3]
-    assert thick["augmentation"]["flips"] == []
+    assert thick["augmentation"]["flips"] == [0]  # no label has a side
     stack = planning.decide(
         {
             **found,
@@ -269,7 +254,7 @@ def test_plan_follows_the_fingerprint() -> None:
     assert len(slices["patch"]) == 2
     assert (np.array(slices["patch"]) >= 256 * 0.7 / np.array(slices["spacing"]) - 0.5).all()
     assert slices["augmentation"]["flips"] == [0, 1]
-    with pytest.raises(UsageError, match="auto or unet"):
+    with pytest.raises(UsageError, match="auto or one of unet, fcn"):
         planning.decide(found, model="resnet18", budget={"steps": 1})
 
 

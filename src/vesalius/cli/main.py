@@ -24,6 +24,7 @@ from vesalius.cli.export import export
 from vesalius.cli.fetch import fetch
 from vesalius.cli.models import models
 from vesalius.cli.normalize import normalize
+from vesalius.cli.plan import plan
 from vesalius.cli.predict import predict
 from vesalius.cli.scan import scan
 from vesalius.cli.train import train
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _VERBS: tuple[Callable[..., None], ...] = (  # in the order of `vesalius --help`
-    scan, check, train, evaluate, predict, compare, count, export, models, normalize, demo, fetch,
-    doctor,
+    scan, check, plan, train, evaluate, predict, compare, count, export, models, normalize, demo,
+    fetch, doctor,
 )  # fmt: skip
 
 app = typer.Typer(

@@ -28,6 +28,9 @@ def predict(
     explain: Annotated[
         bool, typer.Option("--explain", help="Also write why: each image's weight, heat maps.")
     ] = False,
+    memory: Annotated[
+        str, typer.Option(help="What a segmenter's sums may take, e.g. 2GB; default a quarter.")
+    ] = "",
     max_image_memory: MaxMemory = "",
     as_json: AsJson = False,
 ) -> None:
@@ -42,6 +45,8 @@ def predict(
         modality=modality,
         explain=explain,
         limits=image_limits(max_image_memory),
+        memory=terminal.byte_count(memory) if memory else None,
+        say=None if as_json else terminal.say,
     )
     if as_json:
         terminal.say_json(result.to_json())

@@ -64,10 +64,17 @@ def export_classifier(run: Run, path: PathLike) -> Path:
     session = runtime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
     with torch.inference_mode():
         expected = graph(views).numpy()
-    worst = max(
-        float(np.abs(session.run(None, {"views": part.numpy()})[0] - expected[rows]).max())
-        for rows, part in ((slice(None), views), (slice(0, 1), views[:1]))
-    )
+    try:
+        worst = max(
+            float(np.abs(session.run(None, {"views": part.numpy()})[0] - expected[rows]).max())
+            for rows, part in ((slice(None), views), (slice(0, 1), views[:1]))
+        )
+    except Exception as error:  # ONNX Runtime's errors share no other base
+        target.unlink()
+        raise RunError(
+            f"the run '{run.path}' cannot be exported for any number of images: one of its members "
+            "was fixed to one number; train with a network's name"
+        ) from error
     if worst > TOLERANCE:
         target.unlink()
         raise RunError(f"the exported file's answers differ by {worst:.2g} from the run's")

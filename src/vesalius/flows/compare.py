@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vesalius.errors import CohortError, RunError, UsageError
-from vesalius.types import Array, Json, PathLike, Subset
+from vesalius.types import Array, Json, PathLike
 
 if TYPE_CHECKING:
     from vesalius.metrics import Difference
@@ -84,7 +84,7 @@ def compare(
     run_a: PathLike | Run,
     run_b: PathLike | Run,
     *,
-    split: Subset = "test",
+    split: str = "test",
     out: PathLike | None = None,
 ) -> Comparison:
     """Compare two evaluated runs, score by score, on the cases that both were scored on.
@@ -96,7 +96,8 @@ def compare(
     Args:
         run_a: a run or its folder.
         run_b: another, of the same task and target.
-        split: a subset that both runs were scored on.
+        split: a subset that both runs were scored on, or `cohort-…` as `evaluate` names another
+            cohort.
         out: a folder that receives `comparison.json` and `comparison.html`.
 
     Raises:

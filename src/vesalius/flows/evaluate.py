@@ -72,11 +72,12 @@ def _score(run: Run, cohort: Cohort, split: str, progress: Progress | None) -> J
     from vesalius.tasks import cases as of
 
     if run.task == "segment":
-        from vesalius.tasks.segment import predict as segmentation
+        from vesalius.tasks.segment.predict import Segmenter
+        from vesalius.tasks.segment.scoring import score_cases as score_masks
 
         cases = _chosen(run, of.segmentation_cases(cohort), split)
-        segmenter = segmentation.Segmenter.load(run)
-        return segmentation.score_cases(run, segmenter, cohort, cases, split, progress=progress)
+        segmenter = Segmenter.load(run)
+        return score_masks(run, segmenter, cohort, cases, split, progress=progress)
     if run.task == "detect":
         from vesalius.tasks.detect import predict as detection
         from vesalius.tasks.detect import score

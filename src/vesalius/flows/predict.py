@@ -12,6 +12,8 @@ from vesalius.flows.predicting.prediction import Prediction as Prediction
 from vesalius.types import PathLike
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vesalius.io.limits import Limits
     from vesalius.tasks.run import Run
 
@@ -25,6 +27,8 @@ def predict(
     modality: str = "",
     explain: bool = False,
     limits: Limits | None = None,
+    memory: int | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Prediction:
     """Apply a run to a new exam and write the answer below the folder `out`.
 
@@ -42,6 +46,8 @@ def predict(
         modality: DICOM's code for images that do not state theirs (classify).
         explain: also write how much each image counts and where the classifier looked (classify).
         limits: what reading may take in memory.
+        memory: bytes that a segmenter's sums may take; default a quarter of its device's.
+        say: is told, before each image is segmented, how many windows and bytes that takes.
 
     Raises:
         UsageError: unknown format, or a DICOM format for an exam that is not DICOM files.
@@ -69,7 +75,9 @@ def predict(
         if format in ("json", "dicom-sr") or explain:
             raise UsageError("json, dicom-sr and --explain belong to a classifier's answer")
         images = (v for v in io.read_all(exam, limits=limits) if not isinstance(v, LabelMap))
-        return segment_exam(loaded, images, folder, format)
+        return segment_exam(loaded, images, folder, format, memory=memory, say=say)
+    if memory is not None:
+        raise UsageError("memory bounds a segmenter's sums; leave it out for a classifier")
     from vesalius.flows.predicting.classification import classify_exam
 
     return classify_exam(

@@ -84,7 +84,7 @@ class SetTransformer(nn.Module):
     def forward(self, items: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Return `(N, features)` and `(N, L)`, as `MeanPooling.forward` does."""
         items, _ = self.between(items, items, present)
-        seeds = self.seed.expand(len(items), -1, -1)
+        seeds = self.seed.expand(items.shape[0], -1, -1)  # `len` would fix it in an export
         pooled, weights = self.pool(seeds, items, present)
         return pooled[:, 0], weights[:, 0]
 
@@ -94,25 +94,14 @@ class _Attention(nn.Module):
 
     def __init__(self, features: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(features, features)
-        self.key = nn.Linear(features, features)
-        self.value = nn.Linear(features, features)
-        self.mix = nn.Linear(features, features)
+        self.attention = nn.MultiheadAttention(features, heads, batch_first=True)
         self.first, self.second = nn.LayerNorm(features), nn.LayerNorm(features)
         self.forward_layer = nn.Sequential(nn.Linear(features, features), nn.ReLU())
 
     def forward(self, queries: Tensor, items: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        # Written out: the library's own block is exported for one number of cases only.
-        query, key, value = (
-            layer(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for layer, x in ((self.query, queries), (self.key, items), (self.value, items))
-        )
-        scores = (query @ key.transpose(2, 3)).float() * query.shape[3] ** -0.5
-        weights = torch.softmax(scores.masked_fill(~present[:, None, None], -torch.inf), dim=3)
-        found = self.mix((weights.to(value.dtype) @ value).transpose(1, 2).flatten(2))
+        found, weights = self.attention(queries, items, items, key_padding_mask=~present)
         hidden = self.first(queries + found)
-        return self.second(hidden + self.forward_layer(hidden)), weights.mean(1)
+        return self.second(hidden + self.forward_layer(hidden)), weights
 
 
 def build_pooling(name: str, features: int) -> nn.Module:

@@ -148,7 +148,11 @@ def _list(task: str, cases: Sequence[Json]) -> Html:
             for c in cases
         ]
         return table(head, rows, numeric=range(4, len(head)))
-    columns = [name for name in cases[0] if name.startswith(("dice", "nsd_", "hd95_", "volume_", "lesion_"))]
+    columns = [
+        name
+        for name in cases[0]
+        if name.startswith(("dice", "nsd_", "hd95_", "volume_", "lesion_"))
+    ]
     units = {"hd95": " (mm)", "volume": " (ml)"}
     titles = [c.replace("_", " ") + units.get(c.split("_")[0], "") for c in columns]
     rows = [

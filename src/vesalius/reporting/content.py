@@ -122,13 +122,20 @@ def label_names(metrics: Json) -> list[str]:
     return [str(name) for name in (named.values() if isinstance(named, Mapping) else named)]
 
 
+_SEEN = {
+    "test": "not seen in training",
+    "val": "which also chose the weights",
+    "train": "which the weights were trained on",
+}
+
+
 def headline(task: str, metrics: Json, split: str) -> Json:
     """Return the sentence on top: what was measured, on whom, against what."""
     score = scoring.headline_score(task, metrics["scores"])
     subset = SUBSET_NAMES.get(split, split)
     who = f"On {counted(metrics['n_cases'], 'case')} of "
     who += f"{counted(metrics['n_patients'], 'patient')} ({subset} subset"
-    who += ", not seen in training)" if split == "test" else ", which also chose the weights)"
+    who += f", {_SEEN.get(split, 'another cohort, not seen in training')})"
     failed = metrics.get("n_failed", 0)
     failures = "No case failed."
     if failed:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from vesalius.types import Json
 
+_COLORED = {"SM", "GM", "OP", "ES", "XC", "DMS"}  # modalities that give color pictures
 _UNITS = {"CT", "PT"}  # values are physical: a change of gain would be another tissue
 _SLIDES = {"SM", "GM"}
 # Modalities that show the same when mirrored: no organ lies on a known side of the picture.
@@ -22,7 +23,7 @@ def mirror_is_harmless(modalities: Iterable[str], *, color: bool = False) -> boo
             as those of every modality that gives color pictures may.
     """
     found = set(modalities)
-    return bool(found) and found <= (_MIRRORED | {""} if color else _MIRRORED)
+    return bool(found) and found <= (_MIRRORED | {""} if _colored(found, color) else _MIRRORED)
 
 
 def any_way_up(modalities: Iterable[str], *, color: bool = False) -> bool:
@@ -31,7 +32,7 @@ def any_way_up(modalities: Iterable[str], *, color: bool = False) -> bool:
     Slides have not; nor, as far as anybody knows, have color pictures of an unknown modality.
     """
     found = set(modalities)
-    return bool(found) and found <= (_SLIDES | {""} if color else _SLIDES)
+    return bool(found) and found <= (_SLIDES | {""} if _colored(found, color) else _SLIDES)
 
 
 def value_changes(modalities: Iterable[str], *, color: bool) -> Json:
@@ -48,7 +49,12 @@ def value_changes(modalities: Iterable[str], *, color: bool) -> Json:
     found = set(modalities)
     if found and found <= _UNITS:
         return {"gain": 0.0, "offset": 0.0, "gamma": 0.0, "noise": 0.05}
-    if not color:
+    if not _colored(found, color):
         return {}
     slides = found <= _SLIDES | {""}
     return {"color": 0.1, "stain": 0.3 if slides else 0.0}
+
+
+def _colored(modalities: set[str], color: bool) -> bool:
+    """Return whether three channels are red, green and blue, as in no MR of three sequences."""
+    return color and modalities <= _COLORED | {""}

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vesalius.types import Array
+
 _GRAY = np.full((3, 3), 1 / 3)
 _TURN = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)  # about the gray axis
 # Optical density of hematoxylin, eosin and DAB in red, green, blue: Ruifrok & Johnston, 2001.
@@ -28,16 +30,16 @@ def shift_color(images: Tensor, strength: float, chance: float, rng: np.random.G
         chance: for each image to be changed.
         rng: the step's generator.
     """
-    matrices = np.empty((len(images), 3, 3))
+    matrices, changed = np.empty((len(images), 3, 3)), np.zeros(len(images), bool)
     for place in range(len(images)):
         angle = rng.uniform(-np.pi, np.pi) * strength
         saturation = 1 + rng.uniform(-1, 1) * strength
         gains = 1 + rng.uniform(-0.5, 0.5, 3) * strength
         hue = _GRAY + np.cos(angle) * (np.eye(3) - _GRAY) + np.sin(angle) * _TURN
-        changed = np.diag(gains) @ (_GRAY + saturation * (np.eye(3) - _GRAY)) @ hue
-        matrices[place] = changed if rng.random() < chance else np.eye(3)
+        matrices[place] = np.diag(gains) @ (_GRAY + saturation * (np.eye(3) - _GRAY)) @ hue
+        changed[place] = rng.random() < chance
     low, span = _range(images)
-    return _mix((images - low) / span, matrices) * span + low
+    return _where(changed, _mix((images - low) / span, matrices) * span + low, images)
 
 
 def shift_stain(images: Tensor, strength: float, chance: float, rng: np.random.Generator) -> Tensor:
@@ -54,20 +56,19 @@ def shift_stain(images: Tensor, strength: float, chance: float, rng: np.random.G
     """
     unmix = _STAINS / np.linalg.norm(_STAINS, axis=1, keepdims=True)  # dye -> density
     back = np.linalg.inv(unmix)
-    matrices = np.empty((len(images), 3, 3))
+    matrices, changed = np.empty((len(images), 3, 3)), np.zeros(len(images), bool)
     offsets = np.zeros((len(images), 3))
     for place in range(len(images)):
         amount = 1 + rng.uniform(-strength, strength, 3)
         more = rng.uniform(-strength, strength, 3) * 0.2  # of a dye's full density
-        if rng.random() >= chance:
-            amount, more = np.ones(3), np.zeros(3)
+        changed[place] = rng.random() < chance
         matrices[place] = (back @ np.diag(amount) @ unmix).T
         offsets[place] = more @ unmix
     low, span = _range(images)
     density = -torch.log(((images - low) / span).clamp(min=_DARKEST))
     added = torch.as_tensor(offsets, dtype=torch.float32, device=images.device)
     density = _mix(density, matrices) + added.reshape(len(images), 3, *[1] * (images.ndim - 2))
-    return torch.exp(-density).clamp(max=1.0) * span + low
+    return _where(changed, torch.exp(-density).clamp(max=1.0) * span + low, images)
 
 
 def _range(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,6 +78,11 @@ def _range(images: Tensor) -> tuple[Tensor, Tensor]:
     return low, torch.where(span > 0, span, 1.0)
 
 
-def _mix(images: Tensor, matrices: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tensor:
+def _where(changed: Array, new: Tensor, old: Tensor) -> Tensor:
+    chosen = torch.from_numpy(changed).to(old.device)
+    return torch.where(chosen.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+
+def _mix(images: Tensor, matrices: Array) -> Tensor:
     held = torch.as_tensor(matrices, dtype=torch.float32, device=images.device)
     return torch.einsum("nij,nj...->ni...", held, images)

@@ -30,8 +30,9 @@ class Prediction:
         previews: pictures of the label maps over their images. Patient data.
         probabilities: class -> probability (classify).
         volumes_ml: for each label map, structure -> milliliters (segment).
-        notes: images that were left out, and why.
+        notes: images that were left out and why; structures to look at and why.
         answer: all that a classifier says: `label_set`, `outlier`, `abstained`, `influence`, ….
+        expected_dice: for each label map, structure -> Dice score to be expected (segment).
     """
 
     task: str
@@ -41,6 +42,7 @@ class Prediction:
     volumes_ml: tuple[Mapping[str, float], ...] = ()
     notes: tuple[str, ...] = ()
     answer: Mapping[str, Any] = field(default_factory=dict)
+    expected_dice: tuple[Mapping[str, float], ...] = ()
 
     @property
     def predicted(self) -> str:
@@ -52,7 +54,10 @@ class Prediction:
         found: Json = (
             dict(self.answer)
             if self.task == "classify"
-            else {"volumes_ml": [dict(volumes) for volumes in self.volumes_ml]}
+            else {
+                "volumes_ml": [dict(volumes) for volumes in self.volumes_ml],
+                "expected_dice": [dict(scores) for scores in self.expected_dice],
+            }
         )
         return {
             "task": self.task,
@@ -66,8 +71,13 @@ class Prediction:
         """Return all of it, for people."""
         ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
         out = [f"{name}: {value:.3f}" for name, value in ranked]
-        for path, volumes in zip(self.files, self.volumes_ml, strict=False):
-            sizes = ", ".join(f"{name} {value:.1f} ml" for name, value in volumes.items())
+        for path, volumes, dice in zip(
+            self.files, self.volumes_ml, self.expected_dice, strict=False
+        ):
+            sizes = ", ".join(
+                f"{name} {value:.1f} ml (expected Dice {dice[name]:.2f})"
+                for name, value in volumes.items()
+            )
             out.append(f"{path}: {sizes}")
         if self.task == "classify":
             out += self._answer_lines()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +17,25 @@ if TYPE_CHECKING:
     from vesalius.volume import LabelMap, Volume
 
 
-def segment_exam(run: Run, images: Iterator[Volume], folder: Path, wanted: str) -> Prediction:
+def segment_exam(
+    run: Run,
+    images: Iterator[Volume],
+    folder: Path,
+    wanted: str,
+    *,
+    memory: int | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Prediction:
     """Answer for each image of an exam; see `flows.predict.predict`."""
+    from vesalius.tasks.segment.doubt import Doubt
     from vesalius.tasks.segment.predict import Segmenter
+    from vesalius.tasks.segment.scoring import load_quality
 
-    segmenter = Segmenter.load(run)
+    segmenter, quality = Segmenter.load(run), load_quality(run)
+    labels = run.decisions["labels"]
     seen = set(run.plan["fingerprint"]["modalities"])
     files, previews, sizes, notes = [], [], [], []
+    expected: list[dict[str, float]] = []
     for number, volume in enumerate(images, 1):
         if volume.modality and "" not in seen and volume.modality not in seen:
             notes.append(
@@ -31,14 +43,21 @@ def segment_exam(run: Run, images: Iterator[Volume], folder: Path, wanted: str) 
                 f"{', '.join(sorted(seen))}"
             )
             continue
+        doubt = Doubt(1 + len(labels))
         try:
-            found = segmenter.predict(volume)
+            if say is not None:
+                say(f"image {number}: {segmenter.layout(volume, memory=memory)}")
+            found = segmenter.predict(volume, memory=memory, doubt=doubt)
         except DataError as error:
             notes.append(f"image {number} left out: {error}")
             continue
         files.append(_write(found, volume, folder / f"segmentation-{number}", wanted))
         previews.append(_preview(found, volume, folder / f"preview-{number}.jpg"))
         milliliters = float(abs(_determinant(volume))) / 1000
+        sure = dict(zip(labels, doubt.expected_dice().tolist(), strict=True))
+        expected.append({n: q.predict(sure[n]) for n, q in zip(labels, quality, strict=True)})
+        reasons = [q.doubts(n, sure[n]) for n, q in zip(labels, quality, strict=True)]
+        notes += [f"image {number}, review: {reason}" for reason in reasons if reason]
         sizes.append(
             {n: float((found.data == v).sum()) * milliliters for v, n in found.names.items()}
         )
@@ -47,9 +66,23 @@ def segment_exam(run: Run, images: Iterator[Volume], folder: Path, wanted: str) 
     record = [dict(s) for s in sizes]
     write_json(
         folder / "prediction.json",
-        {"run": run.id, "volumes_ml": record, "files": [f.name for f in files], "notes": notes},
+        {
+            "run": run.id,
+            "volumes_ml": record,
+            "expected_dice": expected,
+            "files": [f.name for f in files],
+            "notes": notes,
+        },
     )
-    return Prediction("segment", tuple(files), tuple(previews), {}, tuple(sizes), tuple(notes))
+    return Prediction(
+        "segment",
+        tuple(files),
+        tuple(previews),
+        {},
+        tuple(sizes),
+        tuple(notes),
+        expected_dice=tuple(expected),
+    )
 
 
 def _write(found: LabelMap, volume: Volume, stem: Path, wanted: str) -> Path:

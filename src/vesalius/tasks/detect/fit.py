@@ -157,7 +157,7 @@ def _validation(
     decisions: Json, prepared: Prepared, keys: Sequence[str], where: torch.device
 ) -> Validate:
     """Average precision of each class over whole images, not mirrored; their mean decides."""
-    plain = {**decisions, "mirrored_answers": False}
+    plain = {**decisions, "mirrored_answers": []}
     classes = decisions["classes"]
 
     def validate(model: nn.Module) -> dict[str, float]:

@@ -89,6 +89,7 @@ def decide(found: Json, *, model: str, budget: Json, normalize: str = "auto") ->
     kinds = found["modalities"]
     free = mirror_is_harmless(kinds, color=color)
     any_way = any_way_up(kinds, color=color)
+    flips = [0, 1] if any_way else [0] if free else []
     encoder = "efficientnet_lite0" if model == "auto" else model
     return {
         "classes": list(found["classes"]),
@@ -114,13 +115,13 @@ def decide(found: Json, *, model: str, budget: Json, normalize: str = "auto") ->
             "scale": 0.2,
             "stretch": 0.1,
             "shift": 0.1,
-            "flips": [0, 1] if any_way else [0] if free else [],
+            "flips": flips,
             "transpose": any_way,
             "values": value_changes(kinds, color=color),
         },
         "loss": "focal loss of center heat maps, smooth L1 of size and offset",
         "optimizer": {"name": "AdamW", "lr": 1e-3, "weight_decay": 0.01, "clip_norm": 5.0},
-        "mirrored_answers": free,
+        "mirrored_answers": flips,
         "overlap_sigma": 0.3,
         "max_epochs": MAX_EPOCHS,
         "precision": best_precision(),

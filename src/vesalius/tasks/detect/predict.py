@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -167,7 +168,7 @@ def _tile(
     maps: Callable[[Tensor], Tensor],
     image: Tensor,
     start: tuple[int, int],
-    mirrored: bool,
+    mirrored: Sequence[int],
     stride: int,
 ) -> Tensor:
     """Return the answer for one tile, on the coarse grid: probabilities, densities, shapes."""
@@ -184,9 +185,12 @@ def _tile(
     return answer[:, cut[0], cut[1]]
 
 
-def _mirrored_mean(maps: Callable[[Tensor], Tensor], images: Tensor, mirrored: bool) -> Tensor:
+def _mirrored_mean(
+    maps: Callable[[Tensor], Tensor], images: Tensor, mirrored: Sequence[int]
+) -> Tensor:
     """Return the mean answer over mirrored images, with heat and density as numbers, not logits."""
-    ways: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3)) if mirrored else ((),)
+    sides = [axis + 2 for axis in mirrored]
+    ways = [w for count in range(len(sides) + 1) for w in itertools.combinations(sides, count)]
     answers = []
     for axes in ways:
         answer = Answer.of(maps(torch.flip(images, axes)).cpu())

@@ -15,13 +15,15 @@ from vesalius.errors import CohortError
 from vesalius.tasks.cases import Cases
 from vesalius.tasks.normalizing import fitted_normalizer
 from vesalius.tasks.run import Run
+from vesalius.tasks.segment.argmax import Argmax
 from vesalius.tasks.segment.patches import Prepared, draw, prepare
-from vesalius.tasks.segment.predict import Segmenter, new_model, score_cases
-from vesalius.tasks.segment.slide import slide
+from vesalius.tasks.segment.predict import Segmenter, new_model
+from vesalius.tasks.segment.scoring import score_cases
+from vesalius.tasks.segment.slide import lay_out, quarter_of, slide
 from vesalius.training import budget, checkpoint, device
 from vesalius.training.augment import Augmentation, augment
 from vesalius.training.loop import Settings, StepLoss, Validate, fit
-from vesalius.training.loss import dice_cross_entropy
+from vesalius.training.loss import deep_supervision_loss, dice_cross_entropy
 from vesalius.training.order import batch_positions, step_random
 from vesalius.types import Json, Progress
 
@@ -122,7 +124,10 @@ def _step_loss(
             spacing=spacing,
         )
         assert y is not None  # noqa: S101 - labels were given
-        return dice_cross_entropy(model(x), y)
+        logits = model(x)
+        if isinstance(logits, list):
+            return deep_supervision_loss(dice_cross_entropy, logits, y)
+        return dice_cross_entropy(logits, y)
 
     return step_loss
 
@@ -140,7 +145,13 @@ def _validation(
         shared, total = np.zeros(len(labels)), np.zeros(len(labels))
         for key in served:
             image, truth = np.asarray(prepared.image(key)), np.asarray(prepared.label(key))
-            found = slide(lambda patch: model(patch.to(where)), image, decisions).argmax(0)
+            i, j, k = truth.shape
+            layout = lay_out(
+                (i, j, k), decisions, classes=1 + len(labels), memory=quarter_of(where)
+            )
+            found = np.zeros_like(truth)
+            largest = Argmax(found, range(layout.classes), layout.shape)
+            slide(lambda x: model(x.to(where)), image, layout, largest.take, device=where)
             for index in range(len(labels)):
                 a, b = found == index + 1, truth == index + 1
                 shared[index] += np.count_nonzero(a & b)

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from scipy import ndimage
 
 from vesalius.errors import DataError
 from vesalius.geometry import grid_with_spacing, reorient, resample, same_grid
 from vesalius.normalization import Normalizer
-from vesalius.types import Array, Json
+from vesalius.types import Array, Json, Shape3
 from vesalius.volume import LabelMap, Volume
 
-_SLAB = 16  # slices of the source that are resampled at once
+V = TypeVar("V", bound=Volume)
 
 
 def to_plan(volume: Volume, decisions: Json, normalizer: Normalizer) -> Volume:
@@ -63,46 +65,35 @@ def class_indices(mask: LabelMap, volume: Volume, decisions: Json) -> Array:
     return out
 
 
-def to_source(logits: Array, affine: Array, source: Volume, decisions: Json) -> LabelMap:
-    """Return the label map on the source's grid: logits interpolated, then the largest taken.
+def plan_shape(volume: Volume, decisions: Json) -> Shape3:
+    """Return the shape of the image on the plan's grid, without going there."""
+    return _plan_grid(_orient(volume, decisions), decisions)[1]
 
-    Args:
-        logits: `(classes, i, j, k)` on the plan's grid.
-        affine: of the plan's grid.
-        source: the image that was given.
-        decisions: of the plan, for the labels' values and names.
+
+def empty_labels(source: Volume, decisions: Json) -> tuple[LabelMap, Array]:
+    """Return a label map of zeros on the source's grid, and its voxels along the plan's axes.
+
+    The second `(i, j, k)` is a view of the first: what is written there stands in the map. It
+    divides the same box as the plan's grid, which is made from the source's.
     """
-    values = np.array([0, *decisions["values"]])
-    dtype = np.uint8 if values.max() < 256 else np.int32
-    out = np.zeros(source.shape, dtype)
-    for start in range(0, source.shape[2], _SLAB):
-        stop = min(start + _SLAB, source.shape[2])
-        slab = source.affine.copy()
-        slab[:3, 3] += slab[:3, 2] * start
-        shape = (source.shape[0], source.shape[1], stop - start)
-        best = np.full(shape, -np.inf, np.float32)
-        for index, channel in enumerate(logits):
-            grid = Volume(channel[None], affine)
-            here = resample(grid, slab, shape, outside=0.0 if index == 0 else -1e4).data[0]
-            wins = here > best
-            best[wins] = here[wins]
-            out[:, :, start:stop][wins] = values[index]
-    names = dict(zip(decisions["values"], decisions["labels"], strict=True))
-    return LabelMap(
-        out[None],
+    values = decisions["values"]
+    dtype = np.uint8 if max(values) < 256 else np.int32
+    labels = LabelMap(
+        np.zeros((1, *source.shape), dtype),
         source.affine,
         modality="SEG",
         calibrated=source.calibrated,
         source=source.source,
-        names=names,
+        names=dict(zip(values, decisions["labels"], strict=True)),
     )
+    return labels, _orient(labels, decisions).data[0]
 
 
-def _orient(volume: Volume, decisions: Json) -> Volume:
+def _orient(volume: V, decisions: Json) -> V:
     return reorient(volume, "RAS") if decisions["orientation"] == "RAS" else volume
 
 
-def _plan_grid(volume: Volume, decisions: Json) -> tuple[Array, tuple[int, int, int]]:
+def _plan_grid(volume: Volume, decisions: Json) -> tuple[Array, Shape3]:
     wanted = np.array([*decisions["spacing"], volume.spacing[2]][:3])
     if np.allclose(wanted, volume.spacing, rtol=0.01):
         return volume.affine, volume.shape

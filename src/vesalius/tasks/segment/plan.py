@@ -8,16 +8,19 @@ the median image, pooling per axis by spacing), cut down to what the machine at 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from vesalius.errors import CohortError, DataError, UsageError
+from vesalius.errors import CohortError, DataError, UsageError, did_you_mean
 from vesalius.geometry import axis_codes
-from vesalius.tasks.augmentation import any_way_up, mirror_is_harmless, value_changes
+from vesalius.networks import SEGMENTATION_NETWORKS
+from vesalius.networks.pretrained import INPUT_SCALE
+from vesalius.tasks.augmentation import any_way_up, value_changes
 from vesalius.tasks.cases import Case
 from vesalius.tasks.normalizing import method_name
 from vesalius.training.device import best_precision
@@ -33,6 +36,9 @@ MIN_EDGE = 4  # voxels left at the coarsest level
 MOST_LEVELS = 5
 MOST_WIDTH = 256
 MAX_EPOCHS = 400
+_STEMS = {"large": 128, "medium": 32}  # stem of an encoder -> shortest side of the patch for it
+_COARSEST = {"large": 32, "medium": 16, "small": 8}  # ... -> what the patch is a multiple of
+_SIDES = {"left", "right", "l", "r", "lt", "rt", "lh", "rh", "sin", "dex"}
 # (axes, on a GPU) -> voxels of a patch, and patches that the median image may be worth before
 # its spacing is coarsened. On two cores a 256 x 256 image learns several times faster per minute
 # at 1.4 times its spacing, seen whole, than in patches at its own.
@@ -76,17 +82,33 @@ def fingerprint(cohort: Cohort, train: Sequence[Case]) -> Json:
     }
 
 
-def decide(found: Json, *, model: str, budget: Json, normalize: str = "auto") -> Json:
+def decide(
+    found: Json,
+    *,
+    model: str,
+    budget: Json,
+    normalize: str = "auto",
+    labels: Sequence[str] = (),
+) -> Json:
     """Return the decisions that follow from a fingerprint and the device; a function of both.
 
     Args:
         found: of `fingerprint`.
-        model: `unet` or `auto`.
+        model: one of `SEGMENTATION_NETWORKS`, or `auto`.
         budget: `{"minutes": m}` or `{"steps": n}`.
         normalize: an intensity method, or `auto`.
+        labels: names of the structures to learn; none: all of them.
+
+    Raises:
+        UsageError: an unknown model or structure.
     """
-    if model not in ("auto", "unet"):
-        raise UsageError(f"model must be auto or unet for segment, got '{model}'")
+    name = "unet" if model == "auto" else model
+    if name not in SEGMENTATION_NETWORKS:
+        raise UsageError(
+            f"model must be auto or one of {', '.join(SEGMENTATION_NETWORKS)} for segment, got "
+            f"'{model}'.{did_you_mean(model, ('auto', *SEGMENTATION_NETWORKS))}"
+        )
+    chosen = _chosen(found["labels"], labels)
     dims, large = found["spatial_dims"], torch.cuda.is_available()
     limit, windows = _LIMITS[dims, large]
     spacing = _target_spacing(found, dims)
@@ -101,22 +123,30 @@ def decide(found: Json, *, model: str, budget: Json, normalize: str = "auto") ->
         spacing = spacing * 1.02
         shape = np.maximum(1, np.round(extent / spacing)).astype(int)
         patch, strides, kernels = _topology(shape, spacing, limit)
-    base = 32 if large else 16
-    widths = [min(MOST_WIDTH, base * 2**level) for level in range(len(strides))]
     color = dims == 2 and found["channels"] >= 3
+    channels = 3 if color else found["channels"]
+    network = {"name": name, "spatial_dims": dims, "in_channels": channels, "weights": "random"}
+    if name in ("unet", "resenc-unet"):
+        base = 32 if large else 16
+        widths = [min(MOST_WIDTH, base * 2**level) for level in range(len(strides))]
+        options: Json = {"widths": widths, "strides": strides, "kernels": kernels}
+    else:
+        stem = next((s for s, least in _STEMS.items() if min(patch) >= least), "small")
+        options = {"stem": stem}
+        patch = [_up(size, _COARSEST[stem]) for size in patch]
+        if name == "light-unet" and stem == "large" and channels in (1, 3) and dims == 2:
+            network["weights"] = "imagenet"
+            options["input_scale"] = INPUT_SCALE
+    if name != "fcn":
+        options["deep_supervision"] = True
+    network["options"] = options
     kinds = found["modalities"]
-    mirrored = mirror_is_harmless(kinds, color=color)
     fine = np.flatnonzero(spacing < ANISOTROPIC * spacing.min()).tolist()
     batch = max(2, min(8, (4 if dims == 2 else 2) * limit // int(np.prod(patch))))
     return {
-        "labels": [found["labels"][value] for value in found["labels"]],
-        "values": [int(value) for value in found["labels"]],
-        "network": {
-            "name": "unet",
-            "spatial_dims": dims,
-            "in_channels": 3 if color else found["channels"],
-            "options": {"widths": widths, "strides": strides, "kernels": kernels},
-        },
+        "labels": list(chosen.values()),
+        "values": [int(value) for value in chosen],
+        "network": network,
         "color": color,
         "orientation": "RAS" if dims == 3 else "native",
         "spacing": [round(float(value), 4) for value in spacing],
@@ -128,12 +158,18 @@ def decide(found: Json, *, model: str, budget: Json, normalize: str = "auto") ->
             "rotation": 180.0 if any_way_up(kinds, color=color) else 15.0,
             "scale": 0.2,
             "shift": 0.05,
-            "flips": list(range(dims)) if mirrored else [],
+            "flips": _flips(kinds, chosen.values(), dims, color=color),
             "planes": [[a, b] for a in fine for b in fine if a < b],
             **value_changes(kinds, color=color),
         },
         "loss": "soft Dice over the batch plus cross-entropy",
-        "optimizer": {"name": "AdamW", "lr": 2e-3, "weight_decay": 0.01, "clip_norm": 5.0},
+        "optimizer": {
+            "name": "AdamW",
+            "lr": 2e-3,
+            "weight_decay": 0.01,
+            "clip_norm": 5.0,
+            "ema": 0.99,
+        },
         "overlap": 0.5,
         "max_epochs": MAX_EPOCHS,
         "precision": best_precision(),
@@ -148,6 +184,33 @@ def cache_bytes(found: Json, decisions: Json) -> int:
     grid = [*decisions["spacing"], *found["median_spacing"][dims:]]
     bytes_each = 2 * decisions["network"]["in_channels"] + 1
     return int(1.2 * found["images"] * bytes_each * extent / np.prod(grid))
+
+
+def _chosen(known: dict[str, str], wanted: Sequence[str]) -> dict[str, str]:
+    """Return value -> name of the structures to learn."""
+    for name in wanted:
+        if name not in known.values():
+            raise UsageError(
+                f"the masks hold no '{name}', but {', '.join(known.values())}."
+                f"{did_you_mean(name, tuple(known.values()))}"
+            )
+    return {value: name for value, name in known.items() if not wanted or name in wanted}
+
+
+def _flips(modalities: Iterable[str], names: Iterable[str], dims: int, *, color: bool) -> list[int]:
+    """Return the axes along which images may be mirrored: left and right unless names tell them."""
+    if any_way_up(modalities, color=color):
+        return list(range(dims))
+    return [] if _sided(names) else [0]
+
+
+def _sided(names: Iterable[str]) -> bool:
+    """Return whether a structure is named by its side, so that a mirror image has another name."""
+    return any(set(re.split(r"[^a-z]+", name.lower())) & _SIDES for name in names)
+
+
+def _up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
 
 
 def _target_spacing(found: Json, dims: int) -> Array:

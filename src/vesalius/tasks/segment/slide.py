@@ -1,56 +1,160 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sliding-window inference: overlapping patches, weighted by a Gaussian, added up.
+"""Sliding-window inference in bounded memory: overlapping patches, weighted by a Gaussian.
 
-Isensee et al.: nnU-Net, Nature Methods 2021 (overlap one half, sigma an eighth of the patch).
+Isensee et al.: nnU-Net, Nature Methods 2021 (overlap one half, sigma an eighth of the patch). The
+logits of the whole image are never held: windows go along one axis, and what no later window
+touches is handed on and forgotten.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vesalius.types import Array, Json
+from vesalius.errors import BudgetError
+from vesalius.tasks.segment.rolling import RollingSum, Take
+from vesalius.types import Array, Json, Shape3
+
+_BATCH_BYTES = 64 << 20  # of the widest feature map, or the logits, of one call of the network
+_WIDTH = 64  # channels that a network holds at once at its finest level, about
+
+Network = Callable[[Tensor], Tensor]
 
 
-def slide(network: Callable[[Tensor], Tensor], image: Array, decisions: Json) -> Array:
-    """Return logits `(classes, i, j, k)` float32 for an image `(C, i, j, k)` on the plan's grid.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Every decision of one pass over an image, taken before any work.
+
+    Attributes:
+        shape: of the image, `(i, j, k)`.
+        patch: of a window; 1 along k for a network with 2 axes.
+        flat: whether the network has 2 axes.
+        classes: that the network answers.
+        starts: first voxels of the windows along each axis, negative where the patch is larger
+            than the image.
+        axis: along which windows go, and planes of logits are finished.
+        cut: the wider of the other two axes.
+        strips: first and last-plus-one voxel along `cut` of what is summed at one time.
+        batch: windows of one call of the network.
+        bytes: what the pass takes at its peak, beside the image and the network's own features.
+    """
+
+    shape: Shape3
+    patch: Shape3
+    flat: bool
+    classes: int
+    starts: tuple[tuple[int, ...], ...]
+    axis: int
+    cut: int
+    strips: tuple[tuple[int, int], ...]
+    batch: int
+    bytes: int
+
+    @property
+    def windows(self) -> int:
+        """Windows of the pass; those that several strips need are counted, and computed, again."""
+        return sum(1 for strip in self.strips for _ in self.places(strip))
+
+    def places(self, strip: tuple[int, int]) -> Iterator[Shape3]:
+        """Yield the first voxels of the windows that touch a strip, in order along `axis`."""
+        low, high = strip
+        starts = list(self.starts)
+        reach = self.patch[self.cut]
+        starts[self.cut] = tuple(s for s in starts[self.cut] if s < high and s + reach > low)
+        order = [self.axis, *(axis for axis in range(3) if axis != self.axis)]
+        for found in itertools.product(*(starts[axis] for axis in order)):
+            i, j, k = (found[order.index(axis)] for axis in range(3))
+            yield i, j, k
+
+    def __str__(self) -> str:
+        strips = f" in {len(self.strips)} strips" if len(self.strips) > 1 else ""
+        return f"{self.windows} windows{strips}, {self.bytes / 2**20:.0f} MiB"
+
+
+def lay_out(shape: Shape3, decisions: Json, *, classes: int, memory: int) -> Layout:
+    """Return how to slide over an image within `memory` bytes, for any number of classes.
+
+    Sums are kept for as many planes as a window is deep. Where they exceed the memory, the wider
+    of the other axes is cut into strips, one done after the other.
 
     Args:
-        network: `(1, C, ...)` to `(1, classes, ...)`, with 2 axes (slice by slice) or 3.
-        image: any size; padded with its smallest value to the patch at least.
+        shape: of the image on the plan's grid, `(i, j, k)`.
         decisions: patch and overlap.
+        classes: that the network answers, background included.
+        memory: bytes on the network's device.
+
+    Raises:
+        BudgetError: not even the thinnest strip fits.
     """
     patch = patch3(decisions)
-    shape = np.array(image.shape[1:])
-    lack = np.maximum(0, patch - shape)
-    before = lack // 2
-    padding = [(0, 0), *((int(b), int(n - b)) for b, n in zip(before, lack, strict=True))]
-    padded = np.pad(image.astype(np.float32), padding, constant_values=float(image.min()))
-    weight = _gaussian(patch)
-    total: Array | None = None
-    norm = np.zeros(padded.shape[1:], np.float32)
-    starts = [
-        _starts(int(n), int(p), decisions["overlap"])
-        for n, p in zip(padded.shape[1:], patch, strict=True)
-    ]
-    flat = len(decisions["patch"]) == 2
-    for place in itertools.product(*starts):
-        window = tuple(slice(a, a + int(p)) for a, p in zip(place, patch, strict=True))
-        crop = torch.from_numpy(np.ascontiguousarray(padded[(slice(None), *window)]))[None]
-        answer = network(crop[..., 0] if flat else crop)
-        values = (answer[..., None] if flat else answer)[0].float().cpu().numpy()
-        if total is None:
-            total = np.zeros((len(values), *padded.shape[1:]), np.float32)
-        total[(slice(None), *window)] += values * weight
-        norm[window] += weight
-    assert total is not None  # noqa: S101 - there is at least one window
-    total /= norm
-    inner = tuple(slice(int(b), int(b + n)) for b, n in zip(before, shape, strict=True))
-    return np.ascontiguousarray(total[(slice(None), *inner)])
+    starts = tuple(
+        _starts(n, int(p), decisions["overlap"]) for n, p in zip(shape, patch, strict=True)
+    )
+    sizes = np.array(shape)
+    planes = np.minimum(patch, sizes) + 1  # and the last finished one
+    axis = int((planes / sizes).argmin())
+    others = [n for n in range(3) if n != axis]
+    cut, whole = sorted(others, key=lambda n: -shape[n])
+    voxels = int(np.prod(patch))
+    each = 4 * (classes + 1) * int(planes[axis]) * shape[whole]  # of one voxel along `cut`
+    thin = each * min(2, shape[cut])
+    logits = 4 * voxels * classes
+    fit = _BATCH_BYTES // (4 * voxels * max(classes, _WIDTH))
+    fit = min(fit, (min(memory // 4, memory - thin) // logits - 1) // 2)
+    batch = max(1, min(fit, int(np.prod([len(along) for along in starts]))))
+    answers = logits * (2 * batch + 1)  # as computed, as float32, and an empty window's
+    room = (memory - answers) // each  # voxels along `cut`
+    if room < min(2, shape[cut]):
+        raise BudgetError(
+            f"an image of {'x'.join(map(str, shape))} voxels and {classes} classes needs at least "
+            f"{-(-(answers + thin) // 2**20)} MiB, allowed are {memory // 2**20} MiB; allow more "
+            "memory"
+        )
+    strips = _strips(shape[cut], room)
+    return Layout(
+        shape=shape,
+        patch=(int(patch[0]), int(patch[1]), int(patch[2])),
+        flat=len(decisions["patch"]) == 2,
+        classes=classes,
+        starts=starts,
+        axis=axis,
+        cut=cut,
+        strips=strips,
+        batch=batch,
+        bytes=answers + each * max(b - a for a, b in strips),
+    )
+
+
+def slide(
+    network: Network,
+    image: Array,
+    layout: Layout,
+    take: Take,
+    *,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Hand on the logits of an image `(C, i, j, k)`, block by block.
+
+    Every voxel is in a block, and so is every pair of neighbors along each axis, so that what
+    lies between them can be interpolated.
+
+    Args:
+        network: `(N, C, ...)` to `(N, classes, ...)`, with 2 axes (slice by slice) or 3.
+        image: on the plan's grid; windows beyond its edge are filled with its smallest value.
+        layout: of `lay_out` for the image's shape.
+        take: is given each block `(classes, i, j, k)` float32 and the voxel where it begins. The
+            block is overwritten once `take` returns.
+        device: of the network's answers, where they are summed.
+    """
+    weight = torch.from_numpy(_gaussian(layout.patch)).to(device)
+    for strip in layout.strips:
+        _slide_strip(network, image, layout, strip, weight, take)
 
 
 def patch3(decisions: Json) -> Array:
@@ -58,13 +162,106 @@ def patch3(decisions: Json) -> Array:
     return np.array([*decisions["patch"], 1][:3])
 
 
-def _starts(length: int, patch: int, overlap: float) -> list[int]:
+def quarter_of(device: torch.device) -> int:
+    """Return a quarter of the device's memory in bytes, the machine's where it has none."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1]) // 4
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+
+
+def _slide_strip(
+    network: Network,
+    image: Array,
+    layout: Layout,
+    strip: tuple[int, int],
+    weight: Tensor,
+    take: Take,
+) -> None:
+    """Hand on the logits of one strip; its sums are gone before the next one's are there."""
+    low, high = [0, 0, 0], list(layout.shape)
+    low[layout.cut], high[layout.cut] = strip
+    total = RollingSum(
+        low,
+        high,
+        axis=layout.axis,
+        depth=min(layout.patch[layout.axis], layout.shape[layout.axis]),
+        classes=layout.classes,
+        device=weight.device,
+    )
+    for place, logits in _answers(network, image, layout, strip):
+        total.finish(max(0, place[layout.axis]), take)
+        total.add(place, logits, weight)
+    total.finish(layout.shape[layout.axis], take)
+
+
+def _answers(
+    network: Network, image: Array, layout: Layout, strip: tuple[int, int]
+) -> Iterator[tuple[Shape3, Tensor]]:
+    """Yield each window's place and logits `(classes, *patch)` float32, in order.
+
+    Empty windows, each channel at its smallest value everywhere, are all alike: the network is
+    asked once for all of them.
+    """
+    floor = torch.from_numpy(image.min(axis=(1, 2, 3), keepdims=True).astype(np.float32))
+    outside = float(floor.min())
+    blank: Tensor | None = None
+    waiting: list[tuple[Shape3, bool]] = []  # place, and whether the window is empty
+    crops: list[Tensor] = []
+
+    def ask(windows: list[Tensor]) -> Tensor:
+        batch = torch.stack(windows)
+        answer = network(batch[..., 0] if layout.flat else batch)
+        return (answer[..., None] if layout.flat else answer).float()
+
+    def answered() -> Iterator[tuple[Shape3, Tensor]]:
+        logits = iter(ask(crops) if crops else ())
+        for place, empty in waiting:
+            yield place, blank if empty and blank is not None else next(logits)
+        waiting.clear()
+        crops.clear()
+
+    for place in layout.places(strip):
+        crop = _crop(image, place, layout.patch, outside)
+        empty = bool((crop == floor).all())
+        waiting.append((place, empty))
+        if not empty:
+            crops.append(crop)
+        elif blank is None:
+            (blank,) = ask([crop])
+        if len(crops) == layout.batch:
+            yield from answered()
+    yield from answered()
+
+
+def _crop(image: Array, place: Shape3, patch: Shape3, outside: float) -> Tensor:
+    """Return a window `(C, *patch)` float32."""
+    ends = [(a, a + p, n) for a, p, n in zip(place, patch, image.shape[1:], strict=True)]
+    inner = tuple(slice(max(a, 0), min(b, n)) for a, b, n in ends)
+    values = np.array(image[(slice(None), *inner)], np.float32)
+    if values.shape[1:] != patch:
+        beyond = [(max(0, -a), max(0, b - n)) for a, b, n in ends]
+        values = np.pad(values, [(0, 0), *beyond], constant_values=outside)
+    return torch.from_numpy(values)
+
+
+def _starts(length: int, patch: int, overlap: float) -> tuple[int, ...]:
     """Return window starts, evenly spread from the first voxel to the last."""
+    if length <= patch:
+        return (-((patch - length) // 2),)
     count = 1 + int(np.ceil((length - patch) / max(1, patch * (1 - overlap))))
-    return sorted({round(place) for place in np.linspace(0, length - patch, count).tolist()})
+    return tuple(sorted({round(p) for p in np.linspace(0, length - patch, count).tolist()}))
 
 
-def _gaussian(patch: Array) -> Array:
+def _strips(length: int, room: int) -> tuple[tuple[int, int], ...]:
+    """Cut `length` into strips of at most `room`; two share a voxel, for what lies between."""
+    if room >= length:
+        return ((0, length),)
+    count = -(-(length - 1) // (room - 1))
+    edges = [(length - 1) * n // count for n in range(count + 1)]
+    return tuple((a, b + 1) for a, b in itertools.pairwise(edges))
+
+
+def _gaussian(patch: Shape3) -> Array:
     out = np.ones(patch, np.float32)
     for axis, size in enumerate(patch):
         if size == 1:

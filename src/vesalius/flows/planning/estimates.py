@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long a plan will take and how much memory, by doing a little of it: images and steps."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vesalius.errors import DataError
+from vesalius.flows.planning.draft import Data
+from vesalius.flows.planning.memory import PeakMemory, held_memory
+from vesalius.flows.planning.trials import Trial, random_image, trials, views_of_image
+from vesalius.types import Json, PathLike
+
+if TYPE_CHECKING:
+    from vesalius.normalization import Normalizer
+    from vesalius.tasks.cases import Case
+
+_IMAGES = 3  # that are prepared
+_SECONDS = 4.0  # of steps of one network
+_VIEWS = 64  # that a frozen encoder is shown
+
+
+def estimate(plan: Json, data: Data, encoder: PathLike | None) -> Json:
+    """Return the estimates of a plan.
+
+    Args:
+        plan: of `draft`.
+        data: that it was made from.
+        encoder: the user's encoder file, where the plan has one.
+
+    Returns:
+        `cache_bytes` of the prepared images on disk; `memory_bytes`, the peak of the process;
+        `images`, how many are prepared, and `preparing_seconds`; `frozen`, for each encoder
+        `seconds`; `networks`, for each `parameters`, `step_bytes` (memory that steps take beside
+        what the process held before), `device_bytes` on a GPU, `seconds_per_step`,
+        `seconds_per_validation`, `steps` and `seconds`; `seconds` of everything. Fitting heads and
+        writing the report come on top.
+
+    Raises:
+        BudgetError: the minutes do not suffice for ten steps.
+    """
+    from vesalius.training.device import place
+
+    place()  # bounds the threads, as training does
+    before = held_memory()
+    decisions, found = plan["decisions"], plan["fingerprint"]
+    rows = _rows(plan, data)
+    per_image, peak = _prepare_some(plan, data, rows)
+    spent = len(rows) * per_image
+    result: Json = {**plan["estimates"], "images": len(rows), "preparing_seconds": round(spent, 3)}
+    peaks = [peak]
+    if plan["task"] == "classify":
+        result["frozen"] = {}
+        count = len(rows) * views_of_image(found, decisions)
+        for spec in decisions["frozen"]:
+            with PeakMemory() as memory:
+                seconds = count * _seconds_per_view(spec, decisions, encoder)
+            peaks.append(memory.peak)
+            spent += seconds
+            result["frozen"][f"{spec['encoder']}-{spec['size']}"] = {"seconds": round(seconds, 3)}
+    result["networks"] = {}
+    found_trials = trials(plan, data)
+    left = 60 * decisions["budget"].get("minutes", 0.0) - spent
+    for trial in found_trials:
+        measured, steps_peak, peak = _measure(trial, decisions, left / len(found_trials))
+        peaks.append(peak)
+        measured["step_bytes"] = max(0, steps_peak - before)
+        spent += measured["seconds"]
+        result["networks"][trial.name] = measured
+    return {**result, "memory_bytes": max(peaks), "seconds": round(spent, 3)}
+
+
+def _rows(plan: Json, data: Data) -> list[Json]:
+    """Return the images that training prepares, those of training first."""
+    cases: list[Case] = data.subset("train") + data.subset("val")
+    if plan["task"] == "segment":
+        from vesalius.tasks.segment.fit import CHECKED
+
+        cases = data.subset("train") + data.subset("val")[:CHECKED]
+    if plan["task"] == "classify":
+        cases += data.subset("calibration")
+    return [row for case in cases for row in case.rows]
+
+
+def _prepare_some(plan: Json, data: Data, rows: list[Json]) -> tuple[float, int]:
+    """Return seconds an image, and the peak of memory, from the largest and some others."""
+    from vesalius.normalization import Normalizer
+    from vesalius.normalization.method import module_of
+    from vesalius.tasks.normalizing import DEFAULT
+
+    module = module_of(plan["decisions"]["normalization"])
+    # What has to be fitted is about as quick as the default, which has not.
+    normalizer = Normalizer(module_of(DEFAULT).METHOD() if module.CARD.fitted else module.METHOD())
+    largest = max(rows, key=lambda row: int(np.prod(row["shape"])))
+    others = np.random.default_rng(int(plan["seed"])).permutation(len(rows))[: _IMAGES - 1]
+    seconds = []
+    with PeakMemory() as memory:
+        for row in (largest, *(rows[place] for place in others)):
+            start = time.perf_counter()
+            try:
+                _prepare(plan, data, row, normalizer)
+            except DataError:
+                continue  # named when training prepares it
+            seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds) if seconds else 0.0, memory.peak
+
+
+def _prepare(plan: Json, data: Data, row: Json, normalizer: Normalizer) -> None:
+    decisions, volume = plan["decisions"], data.cohort.read(row)
+    if plan["task"] == "segment":
+        from vesalius.tasks.segment import grid
+
+        grid.mask_to_plan(data.cohort.read_mask(row), volume, decisions)
+        grid.to_plan(volume, decisions, normalizer)
+    elif plan["task"] == "detect":
+        from vesalius.tasks.detect import images
+
+        images.to_plan(volume, decisions, normalizer)
+    else:
+        from vesalius.tasks.classify.views import make_views
+
+        make_views(volume, decisions, normalizer)
+
+
+def _seconds_per_view(spec: Json, decisions: Json, encoder: PathLike | None) -> float:
+    from vesalius.tasks.classify.embeddings import FrozenEncoder
+
+    with tempfile.TemporaryDirectory() as folder:
+        if encoder is not None:
+            shutil.copyfile(encoder, Path(folder) / spec["file"])
+        frozen = FrozenEncoder(spec, Path(folder))
+    frozen.image(random_image(decisions, 2))  # the first call is slower
+    start = time.perf_counter()
+    frozen.image(random_image(decisions, _VIEWS))
+    return (time.perf_counter() - start) / _VIEWS
+
+
+def _measure(trial: Trial, decisions: Json, left: float) -> tuple[Json, int, int]:
+    """Return what training a network takes, and the peaks of memory in bytes, of steps and of all.
+
+    Args:
+        trial: the network.
+        decisions: of the plan.
+        left: seconds for it, where the budget is of minutes.
+    """
+    import torch
+    from torch import nn
+
+    from vesalius.training import budget, device
+
+    fabric = device.start(decisions["precision"])
+    cuda = fabric.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(fabric.device)
+    with PeakMemory() as memory:
+        model = trial.build()
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        optimizer: Any = torch.optim.AdamW(model.parameters(), lr=trial.optimizer["lr"])
+        wrapped, optimizer = fabric.setup(model, optimizer)
+
+        def step(_: int) -> None:
+            wrapped.train()
+            optimizer.zero_grad(set_to_none=True)
+            fabric.backward(trial.step_loss(wrapped, fabric.device))
+            nn.utils.clip_grad_norm_(model.parameters(), trial.optimizer["clip_norm"])
+            optimizer.step()
+            if cuda:
+                torch.cuda.synchronize(fabric.device)
+
+        per_step = budget.seconds_per_call(step, at_most=_SECONDS)
+    with PeakMemory() as checking, torch.no_grad():
+        wrapped.eval()
+        start = time.perf_counter()
+        trial.check(wrapped, fabric.device)
+        per_validation = trial.checks * (time.perf_counter() - start)
+    at_the_end = trial.finals * per_validation
+    steps = decisions["budget"].get("steps")
+    if steps is None:
+        steps = budget.steps_within(
+            left,
+            per_step=per_step,
+            per_validation=per_validation,
+            at_the_end=at_the_end,
+            most=trial.most,
+        )
+    seconds = steps * per_step + budget.VALIDATIONS * per_validation + at_the_end
+    result: Json = {
+        "parameters": parameters,
+        "seconds_per_step": round(per_step, 4),
+        "seconds_per_validation": round(per_validation, 3),
+        "steps": steps,
+        "seconds": round(seconds, 3),
+    }
+    if cuda:
+        result["device_bytes"] = torch.cuda.max_memory_allocated(fabric.device)
+    return result, memory.peak, max(memory.peak, checking.peak)
