@@ -412,6 +412,25 @@ def test_a_plan_of_other_data_or_split_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_plan_remembers_what_was_asked(stripes: Path) -> None:
+    asked = Asked(
+        task="classify",
+        target=vs.Cohort.open(stripes).targets[0],
+        target_kind="multiclass",
+        case="image",
+        steps=3,
+        model="cnn",
+        normalize="zscore",
+        where="kind = 'image'",
+        ungrouped_split=True,
+        seed=4,
+    )
+    data = gather(asked, stripes)
+    again = Asked(task="classify").planned(draft(data))
+    assert again == asked
+    assert gather(again, stripes).request == data.request
+
+
 def test_a_run_is_begun_with_the_file_that_its_plan_names(stripes: Path, tmp_path: Path) -> None:
     import torch
 
@@ -460,5 +479,5 @@ def test_training_takes_the_memory_that_was_estimated(tmp_path: Path) -> None:
     peak("plan", tmp_path / "plan.json")
     said = json.loads((tmp_path / "plan.json").read_text())["estimates"]
     (network,) = said["networks"].values()
-    assert network["step_bytes"] > 100e6  # of a patch of 48 or more voxels along each axis
+    assert network["training_bytes"] > 100e6  # of a patch of 48 or more voxels along each axis
     assert 0.5 < peak("train", tmp_path / "run") / said["memory_bytes"] < 2

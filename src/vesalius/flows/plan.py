@@ -71,8 +71,8 @@ class Plan:
         for name, one in held["networks"].items():
             words = (
                 f"{name}: {one['parameters'] / 1e6:.2f} M parameters, {one['steps']} steps of "
-                f"{one['seconds_per_step']:.3f} s, {_time(one['seconds'])} with validations, a "
-                f"step takes {_megabytes(one['step_bytes'])}"
+                f"{one['seconds_per_step']:.3f} s, {_time(one['seconds'])} with validations, "
+                f"{_megabytes(one['training_bytes'])}"
             )
             if "device_bytes" in one:
                 words += f" and {_megabytes(one['device_bytes'])} on the GPU"
@@ -103,8 +103,8 @@ def plan(
 ) -> Plan:
     """Return what `train` with the same arguments would do, and what it would take.
 
-    Reads the rows of the cohort (of a segmentation its masks too), prepares a few images, and does
-    a few steps of each network on random numbers of the plan's shapes. Nothing is trained.
+    Reads the rows of the cohort (of a segmentation its masks too), prepares a few images, and
+    trains each network for a few steps on random numbers of the plan's shapes, to be thrown away.
 
     Args:
         task, cohort, target, target_kind, case, minutes, steps, model, operating, encoder, start,
@@ -162,13 +162,17 @@ def _dotted(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 def _shown(value: Any) -> str:
     """Return a value as a few words on one line."""
     if isinstance(value, Mapping):
-        parts = [f"{name or 'unknown'}: {_shown(part)}" for name, part in value.items()]
+        parts = [f"{name or 'unknown'}: {_part(part)}" for name, part in value.items()]
     elif isinstance(value, list):
-        parts = [f"({_shown(part)})" if isinstance(part, list) else _shown(part) for part in value]
+        parts = [_part(part) for part in value]
     else:
         parts = [str(value)] if value != "" else []
     text = ", ".join(parts) or "none"
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 2]} …"
+
+
+def _part(value: Any) -> str:
+    return f"({_shown(value)})" if isinstance(value, (Mapping, list)) else _shown(value)
 
 
 def _megabytes(count: int) -> str:

@@ -8,7 +8,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,11 +19,13 @@ from vesalius.flows.planning.trials import Trial, random_image, trials, views_of
 from vesalius.types import Json, PathLike
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from vesalius.normalization import Normalizer
     from vesalius.tasks.cases import Case
 
 _IMAGES = 3  # that are prepared
-_SECONDS = 4.0  # of steps of one network
+_STEPS = 5  # of each network that are trained
 _VIEWS = 64  # that a frozen encoder is shown
 
 
@@ -38,8 +40,8 @@ def estimate(plan: Json, data: Data, encoder: PathLike | None) -> Json:
     Returns:
         `cache_bytes` of the prepared images on disk; `memory_bytes`, the peak of the process;
         `images`, how many are prepared, and `preparing_seconds`; `frozen`, for each encoder
-        `seconds`; `networks`, for each `parameters`, `step_bytes` (memory that steps take beside
-        what the process held before), `device_bytes` on a GPU, `seconds_per_step`,
+        `seconds`; `networks`, for each `parameters`, `training_bytes` (memory that training takes
+        beside what the process held before), `device_bytes` on a GPU, `seconds_per_step`,
         `seconds_per_validation`, `steps` and `seconds`; `seconds` of everything. Fitting heads and
         writing the report come on top.
 
@@ -49,7 +51,6 @@ def estimate(plan: Json, data: Data, encoder: PathLike | None) -> Json:
     from vesalius.training.device import place
 
     place()  # bounds the threads, as training does
-    before = held_memory()
     decisions, found = plan["decisions"], plan["fingerprint"]
     rows = _rows(plan, data)
     per_image, peak = _prepare_some(plan, data, rows)
@@ -69,9 +70,8 @@ def estimate(plan: Json, data: Data, encoder: PathLike | None) -> Json:
     found_trials = trials(plan, data)
     left = 60 * decisions["budget"].get("minutes", 0.0) - spent
     for trial in found_trials:
-        measured, steps_peak, peak = _measure(trial, decisions, left / len(found_trials))
+        measured, peak = _measure(trial, decisions, left / len(found_trials))
         peaks.append(peak)
-        measured["step_bytes"] = max(0, steps_peak - before)
         spent += measured["seconds"]
         result["networks"][trial.name] = measured
     return {**result, "memory_bytes": max(peaks), "seconds": round(spent, 3)}
@@ -142,8 +142,10 @@ def _seconds_per_view(spec: Json, decisions: Json, encoder: PathLike | None) -> 
     return (time.perf_counter() - start) / _VIEWS
 
 
-def _measure(trial: Trial, decisions: Json, left: float) -> tuple[Json, int, int]:
-    """Return what training a network takes, and the peaks of memory in bytes, of steps and of all.
+def _measure(trial: Trial, decisions: Json, left: float) -> tuple[Json, int]:
+    """Return what training a network takes, and the peak of the process's memory in bytes.
+
+    The network is trained for a few steps and validated, in a folder that is thrown away.
 
     Args:
         trial: the network.
@@ -151,35 +153,49 @@ def _measure(trial: Trial, decisions: Json, left: float) -> tuple[Json, int, int
         left: seconds for it, where the budget is of minutes.
     """
     import torch
-    from torch import nn
 
     from vesalius.training import budget, device
+    from vesalius.training.loop import Settings, fit
 
     fabric = device.start(decisions["precision"])
     cuda = fabric.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(fabric.device)
-    with PeakMemory() as memory:
+    begun: list[float] = []  # steps, then the validation and its end
+
+    def step_loss(model: nn.Module, _: int) -> Tensor:
+        begun.append(time.perf_counter())
+        return trial.step_loss(model, fabric.device)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        begun.append(time.perf_counter())
+        trial.check(model, fabric.device)
+        begun.append(time.perf_counter())
+        return {"score": 0.0}
+
+    settings = Settings(
+        steps=_STEPS,
+        lr=1e-6,
+        warmup=1,
+        weight_decay=trial.optimizer["weight_decay"],
+        clip_norm=trial.optimizer["clip_norm"],
+        validate_every=_STEPS,
+        ema=trial.optimizer.get("ema", 0.0),
+    )
+    held = held_memory()
+    with PeakMemory() as memory, tempfile.TemporaryDirectory() as folder:
         model = trial.build()
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        optimizer: Any = torch.optim.AdamW(model.parameters(), lr=trial.optimizer["lr"])
-        wrapped, optimizer = fabric.setup(model, optimizer)
-
-        def step(_: int) -> None:
-            wrapped.train()
-            optimizer.zero_grad(set_to_none=True)
-            fabric.backward(trial.step_loss(wrapped, fabric.device))
-            nn.utils.clip_grad_norm_(model.parameters(), trial.optimizer["clip_norm"])
-            optimizer.step()
-            if cuda:
-                torch.cuda.synchronize(fabric.device)
-
-        per_step = budget.seconds_per_call(step, at_most=_SECONDS)
-    with PeakMemory() as checking, torch.no_grad():
-        wrapped.eval()
-        start = time.perf_counter()
-        trial.check(wrapped, fabric.device)
-        per_validation = trial.checks * (time.perf_counter() - start)
+        fit(
+            model,
+            step_loss=step_loss,
+            validate=validate,
+            settings=settings,
+            folder=Path(folder),
+            fabric=fabric,
+        )
+    spent = np.diff(begun)
+    per_step = float(np.median(spent[1:_STEPS]))  # the first is slower
+    per_validation = trial.checks * float(spent[_STEPS])
     at_the_end = trial.finals * per_validation
     steps = decisions["budget"].get("steps")
     if steps is None:
@@ -192,7 +208,8 @@ def _measure(trial: Trial, decisions: Json, left: float) -> tuple[Json, int, int
         )
     seconds = steps * per_step + budget.VALIDATIONS * per_validation + at_the_end
     result: Json = {
-        "parameters": parameters,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "training_bytes": max(0, memory.peak - held),
         "seconds_per_step": round(per_step, 4),
         "seconds_per_validation": round(per_validation, 3),
         "steps": steps,
@@ -200,4 +217,4 @@ def _measure(trial: Trial, decisions: Json, left: float) -> tuple[Json, int, int
     }
     if cuda:
         result["device_bytes"] = torch.cuda.max_memory_allocated(fabric.device)
-    return result, memory.peak, max(memory.peak, checking.peak)
+    return result, memory.peak

@@ -205,27 +205,27 @@ def _classify(found: Json, decisions: Json, spec: Json, train: int, val: int) ->
     views, several = views_of_image(found, decisions), max(1, round(found["images_per_case"]))
     drawn = min(several, spec["views"])
     image = random_image(decisions, min(views, max(1, spec["views"] // drawn)))
-    batch = make_batch([[image] * drawn] * spec["batch"])
-    at_once = min(val, _CASES_AT_ONCE)
-    checked = make_batch([[random_image(decisions, views)] * several] * max(1, at_once))
+    whole = random_image(decisions, views)
+    at_once = max(1, min(val, _CASES_AT_ONCE))
     truths = target.encode(_truths(target, spec["batch"]))
 
     def step_loss(model: nn.Module, where: torch.device) -> Tensor:
-        moved, _ = augment(batch.views.to(where), settings, rng)
+        batch = make_batch([[image] * drawn] * spec["batch"]).to(where)
+        moved, _ = augment(batch.views, settings, rng)
         weights = None if held is None else torch.tensor(held, dtype=torch.float32, device=where)
         truth = torch.as_tensor(truths, device=where)
-        logits = model(batch.to(where).with_views(moved))
+        logits = model(batch.with_views(moved))
         return target.loss(logits, truth, weights, smoothing=spec["label_smoothing"])
 
     def check(model: nn.Module, where: torch.device) -> None:
-        model(checked.to(where))
+        model(make_batch([[whole] * several] * at_once).to(where))
 
     return Trial(
         spec["name"],
         lambda: new_model(spec, target.outputs, 0),
         step_loss,
         check,
-        checks=val / max(1, at_once),
+        checks=val / at_once,
         finals=4,
         most=_most(spec, train),
         optimizer=spec["optimizer"],
