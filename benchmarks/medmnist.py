@@ -192,14 +192,14 @@ def _content(
                 "met": bool(value > best),
             })  # fmt: skip
     bars += [_beside(peer, rows, score) for peer in peers for score in ("AUC", "accuracy")]
+    beside = [f"its recipe on {p['set']}, ResNet-18 of {EPOCHS} epochs" for p in peers]
     return {
         "title": "MedMNIST at 28 pixels",
         "what": f"`train classify` with at most {asked.minutes:g} wall minutes a set and seed.",
         "data": ", ".join(asked.sets),
         "split": "official; test read once per run",
         "unit": "AUC, accuracy",
-        "peer": "MedMNIST v2's table (Yang et al. 2023); its recipe run beside, "
-        f"ResNet-18 of {EPOCHS} epochs, on {', '.join(p['set'] for p in peers)}",
+        "peer": "; ".join(["MedMNIST v2's table (Yang et al. 2023)", *beside]),
         "baseline": "majority class; label frequencies",
         "noise": f"95 % intervals over cases; {len(asked.seeds)} seed(s)",
         "minutes": asked.minutes,

@@ -85,6 +85,7 @@ def train(
         RunError: `out` holds another run.
     """
     started = time.monotonic()
+    from vesalius.flows.plan import Plan
     from vesalius.flows.planning.asked import Asked
     from vesalius.flows.planning.draft import gather
     from vesalius.flows.planning.edits import read_plan, refuse_other_data
@@ -109,7 +110,7 @@ def train(
         ungrouped_split=ungrouped_split,
         seed=seed,
     )
-    held = None if plan is None else read_plan(plan)
+    held = None if plan is None else read_plan(plan.to_json() if isinstance(plan, Plan) else plan)
     if held is not None:
         asked = asked.planned(held)
     data = gather(asked, cohort)

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vesalius.errors import UsageError, did_you_mean
 from vesalius.files import read_json
 from vesalius.flows.planning.asked import check_budget
 from vesalius.flows.planning.draft import Data, cache_bytes
 from vesalius.types import Json, PathLike
-
-if TYPE_CHECKING:
-    from vesalius.flows.plan import Plan
 
 _NEEDED = {
     "": ("id", "task", "target", "seed", "request", "decisions", "cohort", "split_digest"),
@@ -48,17 +45,15 @@ _KINDS: tuple[tuple[type, str], ...] = (
 )  # fmt: skip
 
 
-def read_plan(plan: PathLike | Plan) -> Json:
-    """Return what a plan or its file holds.
+def read_plan(plan: PathLike | Json) -> Json:
+    """Return what a plan's record or its file holds.
 
     Raises:
         UsageError: it is no plan.
     """
-    from vesalius.flows.plan import Plan
-
     way_out = "`vesalius plan … --out FILE` writes one"
     try:
-        held = _plain(plan.to_json() if isinstance(plan, Plan) else read_json(plan))
+        held = _plain(plan if isinstance(plan, dict) else read_json(plan))
     except (OSError, ValueError) as error:
         raise UsageError(f"the plan cannot be read (JSON): {error}; {way_out}") from error
     for part, names in _NEEDED.items():
