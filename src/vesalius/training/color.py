@@ -45,8 +45,8 @@ def shift_color(images: Tensor, strength: float, chance: float, rng: np.random.G
 def shift_stain(images: Tensor, strength: float, chance: float, rng: np.random.Generator) -> Tensor:
     """Return stained RGB images `(N, 3, ...)` with each dye's amount scaled and shifted.
 
-    In optical density, by dye: `c * (1 + a) + b` with `a` and `b` uniform in `± strength` (Tellez
-    et al., IEEE TMI 2018).
+    In optical density, by dye: `c * (1 + a) + b`, with `a` uniform in `± strength` and `b` in a
+    fifth of that (Tellez et al., IEEE TMI 2018).
 
     Args:
         images: on any scale, brightfield (white is unstained).

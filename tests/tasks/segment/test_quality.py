@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vesalius.errors import RunError
+from vesalius.tasks.run import Run
 from vesalius.tasks.segment.doubt import Doubt
 from vesalius.tasks.segment.quality import FEWEST, LEVEL, Quality, fit_quality
+from vesalius.tasks.segment.scoring import load_quality
 
 
 def logits(seed: int, scale: float, shape: tuple[int, int, int] = (6, 5, 4)) -> torch.Tensor:
@@ -99,3 +105,11 @@ def test_each_structure_has_its_own_line() -> None:
     assert first.slope == pytest.approx(1.0)
     assert second.slope == pytest.approx(0.5)
     assert Quality(**second.to_json()) == second
+
+
+def test_a_run_without_lines_says_how_to_get_them(tmp_path: Path) -> None:
+    run = Run(tmp_path, {"task": "segment"})
+    with pytest.raises(RunError, match=r"quality\.json; `vesalius evaluate --split val`"):
+        load_quality(run)
+    (tmp_path / "quality.json").write_text(f"[{json.dumps(Quality(0.1, 0.8).to_json())}]")
+    assert load_quality(run) == [Quality(0.1, 0.8)]

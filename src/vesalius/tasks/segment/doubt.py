@@ -2,9 +2,9 @@
 """How sure a network is of each structure: the Dice score that its own probabilities expect.
 
 Of a structure with probability `p` in each voxel, and the voxels `A` where it is the largest, the
-score is `2 sum_A p / (sum p + |A|)`. It needs no truth, and follows the true Dice between cases
-(Li et al., "Calibrated soft Dice as segmentation confidence", as surveyed by Roy et al.,
-NeuroImage 2019), if not in its level: `quality` maps it there.
+score is `2 sum_A p / (sum p + |A|)` (Borges, Pacheco, Silva: Soft Dice Confidence, 2024, arXiv
+2402.10665). It needs no truth. It orders images by their true Dice score, as far as the
+probabilities are right, but need not have its level: `quality` maps it there.
 """
 
 from __future__ import annotations

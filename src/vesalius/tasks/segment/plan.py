@@ -88,7 +88,6 @@ def decide(
     model: str,
     budget: Json,
     normalize: str = "auto",
-    labels: Sequence[str] = (),
 ) -> Json:
     """Return the decisions that follow from a fingerprint and the device; a function of both.
 
@@ -97,10 +96,9 @@ def decide(
         model: one of `SEGMENTATION_NETWORKS`, or `auto`.
         budget: `{"minutes": m}` or `{"steps": n}`.
         normalize: an intensity method, or `auto`.
-        labels: names of the structures to learn; none: all of them.
 
     Raises:
-        UsageError: an unknown model or structure.
+        UsageError: an unknown model.
     """
     name = "unet" if model == "auto" else model
     if name not in SEGMENTATION_NETWORKS:
@@ -108,7 +106,7 @@ def decide(
             f"model must be auto or one of {', '.join(SEGMENTATION_NETWORKS)} for segment, got "
             f"'{model}'.{did_you_mean(model, ('auto', *SEGMENTATION_NETWORKS))}"
         )
-    chosen = _chosen(found["labels"], labels)
+    labels: dict[str, str] = found["labels"]  # value -> name
     dims, large = found["spatial_dims"], torch.cuda.is_available()
     limit, windows = _LIMITS[dims, large]
     spacing = _target_spacing(found, dims)
@@ -144,8 +142,8 @@ def decide(
     fine = np.flatnonzero(spacing < ANISOTROPIC * spacing.min()).tolist()
     batch = max(2, min(8, (4 if dims == 2 else 2) * limit // int(np.prod(patch))))
     return {
-        "labels": list(chosen.values()),
-        "values": [int(value) for value in chosen],
+        "labels": list(labels.values()),
+        "values": [int(value) for value in labels],
         "network": network,
         "color": color,
         "orientation": "RAS" if dims == 3 else "native",
@@ -158,7 +156,7 @@ def decide(
             "rotation": 180.0 if any_way_up(kinds, color=color) else 15.0,
             "scale": 0.2,
             "shift": 0.05,
-            "flips": _flips(kinds, chosen.values(), dims, color=color),
+            "flips": _flips(kinds, labels.values(), dims, color=color),
             "planes": [[a, b] for a in fine for b in fine if a < b],
             **value_changes(kinds, color=color),
         },
@@ -184,17 +182,6 @@ def cache_bytes(found: Json, decisions: Json) -> int:
     grid = [*decisions["spacing"], *found["median_spacing"][dims:]]
     bytes_each = 2 * decisions["network"]["in_channels"] + 1
     return int(1.2 * found["images"] * bytes_each * extent / np.prod(grid))
-
-
-def _chosen(known: dict[str, str], wanted: Sequence[str]) -> dict[str, str]:
-    """Return value -> name of the structures to learn."""
-    for name in wanted:
-        if name not in known.values():
-            raise UsageError(
-                f"the masks hold no '{name}', but {', '.join(known.values())}."
-                f"{did_you_mean(name, tuple(known.values()))}"
-            )
-    return {value: name for value, name in known.items() if not wanted or name in wanted}
 
 
 def _flips(modalities: Iterable[str], names: Iterable[str], dims: int, *, color: bool) -> list[int]:

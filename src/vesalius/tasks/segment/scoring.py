@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vesalius import io
-from vesalius.errors import DataError
+from vesalius.errors import DataError, RunError
 from vesalius.files import fsync_folder, read_json, write_json
 from vesalius.metrics import compare_masks, failed_masks, segmentation_summary
 from vesalius.tasks.cases import Case
@@ -77,8 +77,19 @@ def score_cases(
 
 
 def load_quality(run: Run) -> list[Quality]:
-    """Return each structure's line from the network's expectation to the Dice score."""
-    return [Quality(**held) for held in read_json(run.path / QUALITY)]
+    """Return each structure's line from the network's expectation to the Dice score.
+
+    Raises:
+        RunError: the run has none.
+    """
+    try:
+        held = read_json(run.path / QUALITY)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"the run '{run.path}' lacks a readable {QUALITY}; `vesalius evaluate --split val` "
+            "writes it"
+        ) from error
+    return [Quality(**line) for line in held]
 
 
 def _keep_quality(run: Run, rows: Sequence[Json], labels: Sequence[str]) -> None:

@@ -74,7 +74,8 @@ class Layout:
 
     def __str__(self) -> str:
         strips = f" in {len(self.strips)} strips" if len(self.strips) > 1 else ""
-        return f"{self.windows} windows{strips}, {self.bytes / 2**20:.0f} MiB"
+        windows = "1 window" if self.windows == 1 else f"{self.windows} windows"
+        return f"{windows}{strips}, {self.bytes / 2**20:.0f} MiB"
 
 
 def lay_out(shape: Shape3, decisions: Json, *, classes: int, memory: int) -> Layout:
