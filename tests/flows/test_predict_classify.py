@@ -190,7 +190,7 @@ def test_reasons_are_pictures_and_influences(run: Run, exam: Path, tmp_path: Pat
         assert path.stat().st_size > 0
         lower = picture[len(picture) // 2 :]
         colorful.append(np.ptp(lower, axis=2).std())
-    assert max(colorful) > 5  # heat, here and not there
+    assert max(colorful) > 3  # heat, here and not there
     influences = [entry["influence"] for entry in written(out)["images"]]
     assert len(influences) == 4
     assert all(isinstance(value, float) for value in influences)

@@ -79,6 +79,10 @@ def test_classify_from_files_to_an_answer(stripes: Path, tmp_path: Path) -> None
     assert again.id == run.id
     assert any("finished before" in line for line in again.audit())
     assert (run.path / "model.safetensors").stat().st_mtime_ns == weights
+    (run.path / "report.html").unlink()  # as after a kill between training and report
+    train("classify", stripes / "cohort", **asked)
+    assert (run.path / "report.html").exists()
+    assert (run.path / "model.safetensors").stat().st_mtime_ns == weights
     with pytest.raises(RunError, match="different: seed"):
         train("classify", stripes / "cohort", seed=1, **asked)
 

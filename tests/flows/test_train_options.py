@@ -14,7 +14,7 @@ import torch
 
 from vesalius import io
 from vesalius.cohorts import Cohort
-from vesalius.errors import CohortError, RunError, UsageError
+from vesalius.errors import CohortError, DataError, RunError, UsageError
 from vesalius.flows.evaluate import evaluate
 from vesalius.flows.predict import predict
 from vesalius.flows.scan import scan
@@ -175,8 +175,10 @@ def test_training_goes_on_from_another_runs_weights(cohort: Path, tmp_path: Path
         train("classify", cohort, start=first.path, out=tmp_path / "no", **{**asked, "split": None})
     with pytest.raises(UsageError, match="a network that --model names"):
         train("classify", cohort, target="wide", start=first.path, out=tmp_path / "no")
-    with pytest.raises(UsageError, match="from belong to classify"):
+    with pytest.raises(DataError, match="has a mask"):
         train("segment", cohort, steps=1, start=first.path, out=tmp_path / "no")
+    with pytest.raises(UsageError, match="begins a network of classify or segment"):
+        train("detect", cohort, steps=1, start=first.path, out=tmp_path / "no")
 
 
 def test_an_encoder_of_the_users_is_kept_with_the_run(cohort: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from vesalius.errors import NormalizationRefused, RunError, UsageError
 from vesalius.normalization import transfer
 from vesalius.normalization.card import Law
 from vesalius.normalization.intensity import (
+    display,
     fcm,
     kde,
     least_squares,
@@ -55,6 +56,7 @@ METHODS = [
     fcm.METHOD(tissue="csf", contrast="flair", iterations=20),
     kde.METHOD(),
     kde.METHOD(contrast="pd"),
+    display.METHOD(),
     fitted(nyul.FIT()),
     fitted(least_squares.FIT()),
     fitted(quantile.FIT()),
@@ -77,7 +79,8 @@ def same(one: np.ndarray, two: np.ndarray) -> None:
 
 def test_each_card_declares_and_lists_what_is_tested() -> None:
     laws = {method.card.name: method.card.laws for method in METHODS}
-    assert len(laws) == 9
+    assert len(laws) == 10
+    assert laws.pop("display") == {Law.ORDER_PRESERVING}  # 8-bit values keep their brightness
     for name, declared in laws.items():
         assert {Law.IDEMPOTENT, Law.ORDER_PRESERVING} <= declared, name
         assert declared & {Law.AFFINE_INVARIANT, Law.SCALE_INVARIANT}, name

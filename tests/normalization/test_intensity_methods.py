@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vesalius.errors import NormalizationRefused, UsageError
+from vesalius.normalization.intensity.display import Display
 from vesalius.normalization.intensity.fcm import Fcm
 from vesalius.normalization.intensity.kde import Kde
 from vesalius.normalization.intensity.least_squares import LeastSquares
@@ -73,6 +74,24 @@ def test_percentile_refuses_where_both_limits_are_one_value() -> None:
     error = refused(Percentile(low=5, high=95), [*[4] * 99, 5])
     assert error.reason == "constant"
     assert "both 4" in str(error)
+
+
+def test_display_keeps_what_was_made_to_be_shown() -> None:
+    x = np.array([40, 90, 200], np.uint8)
+    solved = Display().solve(x, all_of(x))
+    np.testing.assert_allclose(solved.apply(np.array([0, 127.5, 255])), [-2, 0, 2])
+    brighter = x + np.uint8(20)
+    assert Display().solve(brighter, all_of(x)) == solved
+
+
+def test_display_of_other_values_runs_from_percentile_to_percentile() -> None:
+    x = np.random.default_rng(0).normal(1000, 50, 10_000).astype(np.float32)
+    y = Display().solve(x, all_of(x)).apply(x)
+    assert (y.min(), y.max()) == (pytest.approx(-2), pytest.approx(2))
+    assert np.mean(y < -1.999) == pytest.approx(0.005, abs=1e-3)
+    np.testing.assert_allclose(Display().solve(3 * x + 7, all_of(x)).apply(3 * x + 7), y, atol=1e-4)
+    assert refused(Display(), [*[4.0] * 999, 5.0]).reason == "constant"
+    assert refused(Display(), np.array([7, 7], np.uint8)).reason == "constant"
 
 
 def test_whitestripe_is_the_band_around_the_white_mode() -> None:

@@ -13,11 +13,18 @@ import pytest
 
 from vesalius.errors import CohortError, CorruptFile
 from vesalius.files import write_json
+from vesalius.geometry import flat_affine
 from vesalius.metrics import (
     classification_summary,
     compare_masks,
     failed_masks,
     segmentation_summary,
+)
+from vesalius.metrics.detection import (
+    count_scores,
+    detection_scores,
+    match_images,
+    precision_recall,
 )
 from vesalius.volume import LabelMap, Volume
 
@@ -25,6 +32,8 @@ PATIENTS = 24
 CLASSES = ["benign", "malignant"]
 STRUCTURES = {1: "liver", 2: "nodule"}
 NAME = "DOE^JANE"  # planted where paths are: must never be shown
+KINDS = ["cell", "nucleus"]  # that are counted
+SMEARS = 16
 SPACING = (1.5, 1.5, 4.0)
 AFFINE = np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1.0])
 
@@ -66,6 +75,20 @@ class MemoryCohort:
         if row["index"] % 2:
             raise CohortError("no mask")
         return LabelMap(anatomy(row["index"])[1][None], AFFINE, names=STRUCTURES)
+
+
+class Smears(MemoryCohort):
+    def filter(self, where):
+        kept = super().filter(where)
+        return Smears(kept.frame, kept.found, kept.path)
+
+    def read(self, row):  # noqa: ARG002 - as the cohort's
+        pixels = np.full((3, 80, 60, 1), 200, np.uint8)
+        return Volume(pixels, flat_affine(), calibrated=False)
+
+
+def box(name: str, x: float, y: float, **more) -> dict:
+    return {"name": name, "x0": x, "y0": y, "x1": x + 10, "y1": y + 10, **more}
 
 
 def key_of(index):
@@ -246,6 +269,66 @@ def segmenter(tmp_path, cohort):
     metrics = {"task": "segment", "target": None, "labels": list(STRUCTURES.values())}
     write_json(run / "metrics.json", {**metrics, "splits": {"test": summary}})
     write_log(run / "log.jsonl", "dice")
+    return run
+
+
+@pytest.fixture
+def smears(cohort):
+    frame = cohort.frame.head(SMEARS).copy()
+    frame["boxes"] = [
+        json.dumps([box("cell", 5 + 12 * n, 20) for n in range(1 + index % 4)])
+        for index in range(SMEARS)
+    ]
+    return Smears(frame, cohort.found, cohort.path)
+
+
+@pytest.fixture
+def detector(tmp_path, smears):
+    """A finished run: it counts one cell too many in image 3, three in image 7, fails at 5."""
+    run = tmp_path / "detector"
+    run.mkdir()
+    rows, found, truth = [], [], []
+    for index, row in enumerate(smears.frame.to_dict("records")):
+        true = json.loads(row["boxes"])
+        extra = {3: 1, 7: 3}.get(index, 0)
+        answer = [*true, *(box("cell", 5 + 12 * n, 40) for n in range(extra))]
+        failed = index == 5
+        said = [] if failed else answer
+        rows.append(
+            {
+                "key": row["key"], "patient": row["patient"], "split": "test",
+                "modality": "", "scanner": "", "failed": failed,
+                "reason": f"/data/{NAME}/5.png cannot be read" if failed else "",
+                "boxes": json.dumps([{"label": b["name"], "probability": 0.9,
+                                      **{s: b[s] for s in ("x0", "y0", "x1", "y1")}}
+                                     for b in said]),
+                "true_cell": len(true), "count_cell": len(said), "expected_cell": len(said),
+                "low_cell": max(0, len(said) - 1), "high_cell": None if index == 1 else len(said),
+                "true_nucleus": 0, "count_nucleus": 0, "expected_nucleus": 0.0,
+                "low_nucleus": 0, "high_nucleus": 0,
+            }
+        )  # fmt: skip
+        corners = np.array([[b[s] for s in ("x0", "y0", "x1", "y1")] for b in said]).reshape(-1, 4)
+        found.append((corners, np.full(len(corners), 0.9)))
+        truth.append(np.array([[b[s] for s in ("x0", "y0", "x1", "y1")] for b in true]))
+    frame = pd.DataFrame(rows)
+    frame.to_parquet(run / "predictions.parquet")
+    matched = match_images(found, truth)
+    patients = frame["patient"].tolist()
+    scores = detection_scores(matched, patients, label="cell", draws=100)
+    scores += count_scores(
+        frame["count_cell"].to_numpy(), frame["true_cell"].to_numpy(), patients, label="cell",
+        constant=2, failed=frame["failed"].to_numpy(), draws=100,
+    )  # fmt: skip
+    summary = {
+        "n_cases": SMEARS, "n_patients": len(set(patients)), "n_failed": 1,
+        "scores": [score.to_json() for score in scores],
+        "precision_recall": {"cell": precision_recall(matched)},
+    }  # fmt: skip
+    metrics = {"task": "detect", "target": None, "classes": KINDS, "splits": {"test": summary}}
+    write_json(run / "metrics.json", metrics)
+    write_json(run / "plan.json", plan("detect", smears))
+    write_log(run / "log.jsonl", "average_precision_cell")
     return run
 
 

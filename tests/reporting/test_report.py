@@ -65,6 +65,32 @@ def test_segmentation_report(segmenter, cohort):
     assert "tolerance 2 mm" in html
 
 
+def test_report_of_a_detector(detector, smears):
+    html = write_report(detector, smears).read_text(encoding="utf-8")
+    assert_self_contained(html)
+    metrics = read_json(detector / "metrics.json")["splits"]["test"]
+    shown = re.findall(r'<data value="([^"]+)">', html)
+    assert all(repr(float(score["value"])) in shown for score in metrics["scores"])
+    assert "the error of the count of cell, which gains least of all classes, is" in html
+    assert "(always 2)" in html
+    assert "<h1>Counting: cell, nucleus</h1>" in html
+    cards = re.findall(r"<article.*?</article>", html)
+    assert "failed" in cards[0]
+    assert '<span class="bad">7</span> (6 to 7), truth 4' in cards[1]
+    assert '<span class="bad">5</span> (4 to 5), truth 4' in cards[2]
+    assert "1 or more" in html
+    assert all(card.count("<img") == 1 for card in cards)
+    assert "Dashed boxes: truth." in html
+    assert html.count("counts of cell against the truth") == 1
+    assert "precision over recall" in html
+    assert "All images as a table (16 of 16)" in html
+    write_card(detector)
+    card = (detector / "card.md").read_text()
+    assert "This model counts objects: cell, nucleus." in card
+    for text in (words_of(html), card, (detector / "report.json").read_text()):
+        assert not any(name in text for name in ("DOE", "JANE", str(detector.parent)))
+
+
 @pytest.mark.parametrize("kind", ["classifier", "segmenter"])
 def test_names_and_paths_stay_out(kind, cohort, request):
     run = request.getfixturevalue(kind)

@@ -73,7 +73,12 @@ class MemoryCohort:
 
     def findings(self) -> pd.DataFrame:
         return pd.DataFrame(
-            {"key": self.errors, "severity": ["error"] * len(self.errors)}, dtype=object
+            {
+                "key": self.errors,
+                "name": ["constant-image"] * len(self.errors),
+                "severity": ["error"] * len(self.errors),
+            },
+            dtype=object,
         )
 
     def digest(self) -> str:

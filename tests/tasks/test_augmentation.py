@@ -12,7 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vesalius.tasks.augmentation import any_way_up, mirror_is_harmless, value_changes
+from vesalius.tasks.augmentation import (
+    any_way_up,
+    mirror_is_harmless,
+    segmentation_changes,
+    value_changes,
+)
 from vesalius.tasks.classify import plan as classify
 from vesalius.tasks.detect import plan as detect
 from vesalius.tasks.segment import plan as segment
@@ -60,6 +65,17 @@ def test_the_rules(
     assert value_changes(counted, color=color) == values
 
 
+@given(kinds=SETS, color=st.booleans())
+def test_a_segmenter_sees_other_dyes_where_a_picture_may_be_stained(
+    kinds: set[str], color: bool
+) -> None:
+    found = segmentation_changes(kinds, color=color)
+    stained = found.pop("restain", 0.0) == 1.0
+    assert stained == (color and kinds <= {"", "SM", "GM"})
+    assert (found.pop("blur"), found.pop("coarse")) == (1.0, 2.0)
+    assert found == value_changes(kinds, color=color)
+
+
 @given(kinds=SETS, more=SETS, color=st.booleans())
 def test_more_modalities_allow_no_more(kinds: set[str], more: set[str], color: bool) -> None:
     for rule in (mirror_is_harmless, any_way_up):
@@ -85,6 +101,7 @@ def classified(modalities: dict[str, int], **changes: Any) -> dict[str, Any]:
         "cases": 100, "images": 100, "images_per_case": 1.0, "volumes": 0, "color": 0,
         "cases_per_class": {"0": 50, "1": 50}, "modalities": modalities, "planes": {"": 100},
         "scanners": {"": 100}, "median_side": 28.0, "median_longest_side": 28.0,
+        "median_depth": 28.0,
     }  # fmt: skip
     return classify.decide(
         {**found, **changes}, Target("answer", "binary", ("0", "1")), ["0", "1"] * 50,
@@ -135,7 +152,7 @@ def test_units_are_kept_but_for_noise(asked: dict[str, Any]) -> None:
     images = torch.linspace(-1000, 2000, 2 * 3 * 64).reshape(2, 3, 8, 8)
     still = {"rotation": 0.0, "scale": 0.0, "shift": 0.0, "planes": ((0, 1),), "flips": ()}
     for seed in range(5):
-        quiet = replace(settings, noise=0.0, chance=1.0, **still)
+        quiet = replace(settings, noise=0.0, blur=0.0, coarse=1.0, chance=1.0, **still)
         found, _ = augment(images, quiet, np.random.default_rng(seed))
         torch.testing.assert_close(found, images, atol=0.01, rtol=1e-5)
         loud, _ = augment(images, replace(quiet, noise=0.05), np.random.default_rng(seed))
@@ -172,14 +189,15 @@ def test_a_segmentation_turns_slides_and_keeps_others_upright() -> None:
     for found in (segmented({"SM": 9}, channels=3), segmented({"": 9}, channels=3)):
         asked = found["augmentation"]
         assert (asked["rotation"], asked["flips"]) == (180.0, [0, 1])
-        assert (asked["color"], asked["stain"]) == (0.1, 0.3)
+        assert (asked["color"], asked["stain"], asked["restain"]) == (0.1, 0.3, 1.0)
     for found in (segmented({"": 9}), segmented({"MR": 9}), segmented({"CT": 9})):
         asked = found["augmentation"]
         assert asked["rotation"] == 15.0
         assert 1 not in asked["flips"]  # never upside down
-        assert not {"color", "stain"} & set(asked)
+        assert not {"color", "stain", "restain"} & set(asked)
     photo = segmented({"XC": 9}, channels=3)["augmentation"]
     assert (photo["rotation"], photo["color"], photo["stain"]) == (15.0, 0.1, 0.0)
+    assert "restain" not in photo
     # A volume of three channels is no color picture.
     deep = segmented({"": 9}, channels=3, spatial_dims=3, median_shape=[64, 64, 40])
     assert deep["augmentation"]["rotation"] == 15.0

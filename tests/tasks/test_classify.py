@@ -15,6 +15,7 @@ from vesalius.geometry import flat_affine
 from vesalius.normalization import Normalizer
 from vesalius.tasks.cases import classification_cases
 from vesalius.tasks.class_order import class_order
+from vesalius.tasks.classify import candidates
 from vesalius.tasks.classify import plan as planning
 from vesalius.tasks.classify.fit import train_run
 from vesalius.tasks.classify.model import new_model
@@ -195,6 +196,7 @@ def test_plan_follows_the_fingerprint() -> None:
         "cases": 100, "images": 100, "images_per_case": 1.0, "volumes": 0, "color": 0,
         "cases_per_class": {"0": 75, "1": 25}, "modalities": {"US": 100}, "planes": {"": 100},
         "scanners": {"a": 60, "b": 35, "c": 5}, "median_side": 28.0, "median_longest_side": 28.0,
+        "median_depth": 28.0,
     }  # fmt: skip
     target = Target("answer", "binary", ("0", "1"))
 
@@ -221,9 +223,15 @@ def test_plan_follows_the_fingerprint() -> None:
     )  # fmt: skip
     assert xray["networks"][0]["augmentation"]["flips"] == []
     assert xray["frozen"] == []
-    assert decide(volumes=100)["input"]["spatial_dims"] == 3
+    cube = decide(volumes=100, model="efficientnet_lite0:imagenet:acs")
+    assert cube["input"]["spatial_dims"] == 3
+    assert cube["networks"][0]["network"]["options"]["stem"] == "medium"
+    assert (small["normalization"], cube["normalization"]) == ("display", "mad")
     large = decide(volumes=100, median_longest_side=200.0, median_side=200.0)
     assert large["input"]["spatial_dims"] == 2
+    assert large["input"]["slices"] == 8
+    deep = decide(volumes=10, median_longest_side=200.0, median_side=200.0, median_depth=70.0)
+    assert deep["input"]["slices"] == 18
     assert decide(color=3)["input"]["channels"] == 3
     sets = decide(images_per_case=3.0)
     assert sets["networks"][0]["pooling"] == "attention"
@@ -241,6 +249,36 @@ def test_minutes_are_kept_and_written_as_steps(striped, thirds, tmp_path) -> Non
     assert measured["steps"] >= 10
     with pytest.raises(BudgetError, match="minutes more"):
         train(striped, thirds, tmp_path / "no", budget={"minutes": 0.001})
+
+
+def test_what_takes_too_long_is_left_out_and_said(
+    striped, thirds, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def takes(spec, *_given, **_options):
+        return 1000.0 if spec["head"] == "logistic" else 0.1
+
+    def none_fits(*_args, **_options):
+        raise BudgetError("0 steps fit")
+
+    monkeypatch.setattr(candidates, "seconds_to_crossfit", takes)
+    monkeypatch.setattr(candidates, "measure", none_fits)
+    budget = {"minutes": 5}
+    run, cases = prepare(striped, thirds, tmp_path / "run", budget=budget, model="auto")
+    run = train_run(run, striped, cases, started=time.monotonic())
+    assert run.finished
+    left_out = run.plan["measured"]["left_out"]
+    assert left_out.keys() == {"efficientnet_lite0-64-logistic-mean", "resnet18-28"}
+    assert all(any(name in line and why in line for line in run.audit())
+               for name, why in left_out.items())  # fmt: skip
+    assert set(run.plan["measured"]["candidates"]) == {
+        "efficientnet_lite0-64-knn", "efficientnet_lite0-64-mlp",
+    }  # fmt: skip
+    monkeypatch.undo()
+    late, _ = prepare(striped, thirds, tmp_path / "late", budget=budget, model="frozen")
+    with pytest.raises(BudgetError, match=r"nothing can be trained: .*no time is left; give more"):
+        train_run(late, striped, cases, started=time.monotonic() - 300)
+    late = train_run(Run.load(late.path), striped, cases, started=time.monotonic())
+    assert late.finished  # with more time, by the same plan
 
 
 def test_labels_become_classes_or_a_refusal(striped, memory) -> None:

@@ -91,7 +91,7 @@ def test_it_is_fitted_once(tmp_path) -> None:
 def test_windows_of_labelled_voxels(tmp_path) -> None:
     values = ct(0)
     values[6:10, 6:10, 3:5] = np.random.default_rng(0).normal(300, 10, (4, 4, 2))
-    made = fitted(MemoryCohort(a=of(values, "CT", "HU")), tmp_path, labelled=True)
+    made = fitted(MemoryCohort(a=of(values, "CT", "HU")), tmp_path, labelled=[1])
     assert made.fitted["CT HU"].mean == pytest.approx(300, abs=8)
 
 

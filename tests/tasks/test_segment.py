@@ -173,7 +173,7 @@ def test_a_mask_goes_to_the_plan_and_back(spacing) -> None:
     np.testing.assert_allclose(grid.spacing, spacing, rtol=0.05)
     logits = torch.stack([torch.from_numpy(there == index) * 10.0 for index in range(3)])
     back, along_plan = empty_labels(volume, decisions)
-    Argmax(along_plan, [0, 3, 7], grid.shape).take(logits, (0, 0, 0))
+    Argmax(along_plan[0], [0, 3, 7], grid.shape).take(logits, (0, 0, 0))
     assert back.names == {3: "shell", 7: "core"}
     if spacing == [1.0, 1.0, 1.0]:
         assert (back.data == mask.data).all()

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from skimage.color import hed_from_rgb, rgb2hed
 from torch import Tensor
 
-from vesalius.training.color import shift_color, shift_stain
+from vesalius.training.color import restain, shift_color, shift_stain
 
 Shift = Callable[[Tensor, float, float, np.random.Generator], Tensor]
-SHIFTS = pytest.mark.parametrize("shift", [shift_color, shift_stain])
+SHIFTS = pytest.mark.parametrize("shift", [shift_color, shift_stain, restain])
 SEEDS = st.integers(0, 9999)
 DARKEST = 1 / 255  # of an image's range: a stain's density ends there
 
@@ -240,3 +240,90 @@ def test_nothing_is_brighter_than_unstained_or_darker_than_black(
     found = shift_stain(images, strength, 1.0, np.random.default_rng(seed))
     assert float(found.max()) <= 31 + 1e-4
     assert float(found.min()) >= -9 - 1e-4
+
+
+# other dyes
+
+
+class Dyes:
+    """In place of a generator: means, exponents of 3 and of 2, roots of the tints, darkest."""
+
+    def __init__(
+        self, means: object, common: float = 0, own: object = 0, roots: object = 0, dark: float = 0
+    ) -> None:
+        self.means = np.asarray(means, float)
+        self.draws = iter(np.asarray(x, float) for x in (common, own, roots, max(dark, DARKEST)))
+
+    def dirichlet(self, _spread: object, size: tuple[int, ...]) -> np.ndarray:
+        return self.means + np.zeros((*size, 3))
+
+    def uniform(self, _low: float, _high: float, size: tuple[int, ...] | int) -> np.ndarray:
+        return next(self.draws) + np.zeros(size)
+
+    def random(self, count: int) -> np.ndarray:
+        return np.zeros(count)
+
+
+def dyed(images: Tensor, *drawn: object, **named: object) -> Tensor:
+    return restain(images, 1.0, 1.0, Dyes(*drawn, **named))  # type: ignore[arg-type]  # a stand-in
+
+
+def light(images: Tensor, dark: float = DARKEST) -> Tensor:
+    """Return what is taken for the light of pictures in 0 to 1 whose darkest value is `dark`."""
+    return dark + (1 - dark) * images
+
+
+def standard(images: Tensor) -> Tensor:
+    """Return each image with mean 0 and standard deviation 1 over all its channels."""
+    flat = images.flatten(1)
+    return ((flat - flat.mean(1, True)) / flat.std(1, keepdim=True)).reshape(images.shape)
+
+
+def test_one_channel_for_another_and_the_mean_of_all() -> None:
+    images = pictures(7)
+    swapped = dyed(images, np.eye(3)[[2, 0, 1]])
+    torch.testing.assert_close(swapped, images[:, [2, 0, 1]], atol=1e-5, rtol=0)
+    gray = dyed(images, np.full((3, 3), 1 / 3))
+    torch.testing.assert_close(gray[:, :1].expand_as(gray), gray, atol=1e-6, rtol=0)
+    product = light(images).prod(1, keepdim=True) ** (1 / 3)  # densities add up
+    torch.testing.assert_close(
+        standard(gray), standard(product.expand_as(gray)), atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("dark", [DARKEST, 0.3])
+def test_thrice_the_dye_and_a_tint_over_everything(dark: float) -> None:
+    images = pictures(8)
+    shown = light(images, dark)
+    thick = dyed(images, np.eye(3), common=1.0, dark=dark)
+    torch.testing.assert_close(standard(thick), standard(shown**3), atol=1e-4, rtol=1e-4)
+    uneven = dyed(images, np.eye(3), own=[1.0, 0.0, -1.0], dark=dark)
+    wanted = torch.stack([shown[:, 0] ** 2, shown[:, 1], shown[:, 2] ** 0.5], 1)
+    torch.testing.assert_close(standard(uneven), standard(wanted), atol=1e-4, rtol=1e-4)
+    tinted = dyed(images, np.eye(3), roots=[0.0, 0.5, 1.0], dark=dark)
+    veil = torch.exp(-torch.tensor([0.0, 0.25, 1.0]))[:, None, None]
+    torch.testing.assert_close(standard(tinted), standard(shown * veil), atol=1e-4, rtol=1e-4)
+
+
+@given(seed=SEEDS, strength=st.floats(0, 1))
+@settings(max_examples=30, deadline=None)
+def test_the_mean_and_the_spread_stay_and_darker_stays_darker(seed: int, strength: float) -> None:
+    images = 40 * pictures(seed) - 9
+    found = restain(images, strength, 1.0, np.random.default_rng(seed))
+    for axis in range(2):
+        torch.testing.assert_close(found[axis].mean(), images[axis].mean(), atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(found[axis].std(), images[axis].std(), atol=1e-3, rtol=1e-4)
+    gray = images[:, :1].expand(-1, 3, -1, -1)
+    after = restain(gray, strength, 1.0, np.random.default_rng(seed)).flatten(2)
+    order = gray[:, :1].flatten(2).argsort(2).expand_as(after)
+    assert (after.gather(2, order).diff(dim=2) > -1e-3).all()
+
+
+def test_colors_go_anywhere() -> None:
+    purple = torch.tensor([0.4, 0.1, 0.6])[:, None, None]
+    images = pictures(9, count=1).repeat(300, 1, 1, 1)
+    images[:, :, 3:] = purple
+    found = restain(images, 1.0, 1.0, np.random.default_rng(0))[:, :, 4, 4]
+    for first in range(3):  # each channel may be the brightest of what was purple, and the darkest
+        assert 40 < int((found.argmax(1) == first).sum()) < 200
+        assert 40 < int((found.argmin(1) == first).sum()) < 200

@@ -93,14 +93,17 @@ def test_a_finished_loop_does_no_further_step(tmp_path: Path) -> None:
     assert outcome.steps == 30
 
 
-def test_time_ends_the_loop_for_good(tmp_path: Path) -> None:
+def test_time_ends_the_loop_for_good_and_at_a_rate_near_zero(tmp_path: Path) -> None:
     settings = Settings(
         steps=10_000, lr=0.01, warmup=3, weight_decay=0, clip_norm=1, validate_every=5000,
-        stop_after=0.3,
+        stop_after=1.0,
     )  # fmt: skip
     _, outcome = run(tmp_path, settings)
-    assert outcome.ended == "time"
     assert outcome.steps < 10_000
+    assert outcome.seconds < 3
+    rates = [event["lr"] for event in read_log(tmp_path / LOG) if event["event"] == "step"]
+    assert max(rates) > 0.009
+    assert rates[-1] < 0.001  # annealed in fewer steps
     assert outcome.best_step == outcome.steps
     _, again = run(tmp_path, settings, die_at=outcome.steps)
     assert again.steps == outcome.steps

@@ -68,6 +68,19 @@ def test_flips_alone_mirror_exactly() -> None:
     }  # fmt: skip
 
 
+def test_images_are_softened_along_the_axes_that_are_turned() -> None:
+    x = torch.randn((2, 1, 16, 12, 10), generator=torch.Generator().manual_seed(0))
+    fine = replace(STILL, planes=((0, 1),), chance=0.0)
+    same, _ = augment(x, fine, np.random.default_rng(0))
+    for name, most in (("blur", 1.0), ("coarse", 2.0)):
+        soft, _ = augment(x, replace(fine, seldom=1.0, **{name: most}), np.random.default_rng(0))
+        rough = [float(soft.diff(dim=a).abs().mean() / same.diff(dim=a).abs().mean())
+                 for a in (2, 3, 4)]  # fmt: skip
+        assert max(rough[:2]) < rough[2]
+        never, _ = augment(x, replace(fine, seldom=0.0, **{name: most}), np.random.default_rng(0))
+        torch.testing.assert_close(never, same)
+
+
 def test_rotation_is_rigid_in_millimeters() -> None:
     # A square of 8 x 8 mm on voxels of 1 x 4 mm keeps its area under a quarter turn.
     x = torch.zeros(1, 1, 32, 8)

@@ -21,6 +21,7 @@ def plan(
     case: options.Case = "auto",
     minutes: options.Minutes = None,
     steps: options.Steps = None,
+    folds: options.Folds = 1,
     out: Annotated[Path | None, typer.Option(help="File for the plan, to edit and train.")] = None,
     model: options.Model = "auto",
     operating: options.Operating = "",
@@ -31,6 +32,9 @@ def plan(
     split: options.SplitFile = None,
     ungrouped_split: options.UngroupedSplit = False,
     seed: options.Seed = 0,
+    labels: options.Labels = "",
+    ignore: options.Ignore = "",
+    memory: options.Memory = "",
     as_json: AsJson = False,
 ) -> None:
     """Print what `train` with the same options would do, how long, and what it takes."""
@@ -44,6 +48,7 @@ def plan(
         case=case,
         minutes=minutes,
         steps=steps,
+        folds=folds,
         out=out,
         model=model,
         operating=operating,
@@ -54,6 +59,9 @@ def plan(
         split=split,
         ungrouped_split=ungrouped_split,
         seed=seed,
+        labels=labels,
+        ignore=ignore,
+        memory=terminal.byte_count(memory) if memory else None,
     )
     if as_json:
         terminal.say_json(result.to_json())

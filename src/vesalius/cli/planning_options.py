@@ -36,6 +36,10 @@ Minutes = Annotated[
     float | None, typer.Option(help="Wall minutes for everything; 10 without --steps.")
 ]
 Steps = Annotated[int | None, typer.Option(help="Exact number of steps, instead of minutes.")]
+Folds = Annotated[
+    int,
+    typer.Option(help="Networks, each without one part of the cases; their mean answers."),
+]
 Model = Annotated[
     str, typer.Option(help="auto (several, mixed), or one network: see `vesalius models`.")
 ]
@@ -57,3 +61,13 @@ Where = Annotated[str | None, typer.Option(help="SQL filter on the cohort's rows
 SplitFile = Annotated[Path | None, typer.Option(help="Split file to use.")]
 UngroupedSplit = Annotated[bool, typer.Option(help="Allow one patient on both sides of the split.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Labels = Annotated[
+    str,
+    typer.Option(help="Structures to learn: liver,spleen or whole=core+edge (segment)."),
+]
+Ignore = Annotated[
+    str, typer.Option(help="Labels of the masks whose voxels are to count nowhere (segment).")
+]
+Memory = Annotated[
+    str, typer.Option(help="What training may take, e.g. 6GB: bounds patch and batch (segment).")
+]

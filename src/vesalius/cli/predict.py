@@ -14,12 +14,13 @@ from vesalius.cli.options import AsJson, MaxMemory, image_limits
 
 def predict(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    exam: Annotated[Path, typer.Argument(help="File, DICOM folder or zip.")],
+    exam: Annotated[Path, typer.Argument(help="File, folder or zip.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     format: Annotated[  # noqa: A002 - the option's name
         str,
         typer.Option(
-            help="auto; dicom-seg, rtstruct, nifti, nrrd, minc (segment); json, dicom-sr."
+            help="auto; dicom-seg, dicom-labelmap, rtstruct, nifti, nrrd, minc (segment); "
+            "json, dicom-sr (classify)."
         ),
     ] = "auto",
     modality: Annotated[
@@ -30,6 +31,16 @@ def predict(
     ] = False,
     memory: Annotated[
         str, typer.Option(help="What a segmenter's sums may take, e.g. 2GB; default a quarter.")
+    ] = "",
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Answer by the mean over mirror images (segment).")
+    ] = False,
+    keep_names: Annotated[
+        bool,
+        typer.Option("--keep-names", help="Name label maps after the exam's files (segment)."),
+    ] = False,
+    channels: Annotated[
+        str, typer.Option(help="Which of the run's channels the images have: T1,FLAIR (segment).")
     ] = "",
     max_image_memory: MaxMemory = "",
     as_json: AsJson = False,
@@ -46,6 +57,9 @@ def predict(
         explain=explain,
         limits=image_limits(max_image_memory),
         memory=terminal.byte_count(memory) if memory else None,
+        mirror=mirror,
+        keep_names=keep_names,
+        channels=channels,
         say=None if as_json else terminal.say,
     )
     if as_json:

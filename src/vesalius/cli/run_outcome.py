@@ -19,5 +19,4 @@ def say_scores(metrics: dict[str, Any], split: str) -> None:
 
 def say_report(run: Path) -> None:
     """Print where the run's HTML report is."""
-    if (run / "report.html").exists():  # detection has none
-        terminal.say(f"report: {run / 'report.html'}")
+    terminal.say(f"report: {run / 'report.html'}")

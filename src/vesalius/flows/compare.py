@@ -121,7 +121,7 @@ def compare(
     rows_a, rows_b = _shared(_rows(a, split), _rows(b, split), split)
     bounded = _bounded([*rows_a, *rows_b])
     of_a, of_b = (score(rows, bounded) for rows in (rows_a, rows_b))
-    index, n_patients = patient_index([row["patient"] for row in rows_a], len(rows_a))
+    index, n_patients = patient_index([_drawn(row) for row in rows_a], len(rows_a))
     found = paired_differences(of_a, of_b, index, ideals={**IDEALS, "interval_coverage": COVERAGE})
     comparison = Comparison(
         task=a.task,
@@ -182,11 +182,14 @@ def _shared(a: Mapping[str, Json], b: Mapping[str, Json], split: str) -> tuple[R
         "truth",
     )
     # the same patients may bear other pseudonyms: which cases belong together is compared
-    grouped = [
-        patient_index([r["patient"] for r in rows], len(rows))[0] for rows in (rows_a, rows_b)
-    ]
+    grouped = [patient_index([_drawn(r) for r in rows], len(rows))[0] for rows in (rows_a, rows_b)]
     _agree(grouped[0].tolist(), grouped[1].tolist(), "patient")
     return rows_a, rows_b
+
+
+def _drawn(row: Json) -> str:
+    """Return what is drawn as a whole: the patient; of a classifier's rows with look-alikes."""
+    return str(row.get("group") or row["patient"])
 
 
 def _agree(a: Sequence[Any], b: Sequence[Any], what: str) -> None:

@@ -61,8 +61,6 @@ def evaluate(
         refuse_seen(loaded, chosen)  # another cohort
         name = f"cohort-{chosen.digest()[:8]}"
     metrics = _score(loaded, chosen, name, progress)
-    if loaded.task == "detect":  # its pictures are those of `vesalius count`
-        return metrics
     write_card(loaded.path)
     write_report(loaded.path, chosen, split=name)
     return metrics
@@ -72,12 +70,21 @@ def _score(run: Run, cohort: Cohort, split: str, progress: Progress | None) -> J
     from vesalius.tasks import cases as of
 
     if run.task == "segment":
+        from vesalius.tasks.segment.folds import read_folds
         from vesalius.tasks.segment.predict import Segmenter
         from vesalius.tasks.segment.scoring import score_cases as score_masks
 
-        cases = _chosen(run, of.segmentation_cases(cohort), split)
+        masked = of.segmentation_cases(cohort)
+        folds = read_folds(run) if split in ("train", "val") else {}
+        if folds and split == "train":
+            raise UsageError(
+                "with folds every training image is scored by the network that did not learn from "
+                "it, as are those of validation: --split val"
+            )
+        out_of_fold = [case for case in masked.cases if case.key in folds]
+        cases = out_of_fold or _chosen(run, masked, split)
         segmenter = Segmenter.load(run)
-        return score_masks(run, segmenter, cohort, cases, split, progress=progress)
+        return score_masks(run, segmenter, cohort, cases, split, folds=folds, progress=progress)
     if run.task == "detect":
         from vesalius.tasks.detect import predict as detection
         from vesalius.tasks.detect import score

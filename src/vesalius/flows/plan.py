@@ -76,7 +76,11 @@ class Plan:
             )
             if "device_bytes" in one:
                 words += f" and {_megabytes(one['device_bytes'])} on the GPU"
+            if "folds" in one:
+                words += f", for each of {one['folds']} folds"
             yield words
+        for name, why in held.get("left_out", {}).items():
+            yield f"{name}: would be left out for time: {why}"
         asked = f"{budget['minutes']:g} minutes asked" if "minutes" in budget else "steps as asked"
         yield f"time: {_time(held['seconds'])} ({asked})"
 
@@ -90,6 +94,7 @@ def plan(
     case: str = "auto",
     minutes: float | None = None,
     steps: int | None = None,
+    folds: int = 1,
     out: PathLike | None = None,
     model: str = "auto",
     operating: str = "",
@@ -100,6 +105,9 @@ def plan(
     split: PathLike | None = None,
     ungrouped_split: bool = False,
     seed: int = 0,
+    labels: str = "",
+    ignore: str = "",
+    memory: int | None = None,
 ) -> Plan:
     """Return what `train` with the same arguments would do, and what it would take.
 
@@ -107,14 +115,15 @@ def plan(
     trains each network for a few steps on random numbers of the plan's shapes, to be thrown away.
 
     Args:
-        task, cohort, target, target_kind, case, minutes, steps, model, operating, encoder, start,
-            normalize, where, split, ungrouped_split, seed: as in `train`.
+        task, cohort, target, target_kind, case, minutes, steps, folds, model, operating, encoder,
+            start, normalize, where, split, ungrouped_split, seed, labels, ignore, memory: as in
+            `train`.
         out: file for the plan, to be edited and handed to `train` as `plan`.
 
     Raises:
         UsageError: a wrong argument.
         CohortError: the cohort has no label, no mask, no box or too few cases.
-        BudgetError: the minutes do not suffice for ten steps.
+        BudgetError: the minutes do not suffice for ten steps, or the memory for any patch.
     """
     from vesalius.flows.planning.asked import Asked
     from vesalius.flows.planning.draft import draft, gather
@@ -128,6 +137,7 @@ def plan(
         case=case,
         minutes=minutes,
         steps=steps,
+        folds=folds,
         model=model,
         operating=operating,
         encoder=encoder,
@@ -137,6 +147,9 @@ def plan(
         split=split,
         ungrouped_split=ungrouped_split,
         seed=seed,
+        labels=labels,
+        ignore=ignore,
+        memory=memory,
     )
     data = gather(asked, cohort)
     drafted = draft(data)

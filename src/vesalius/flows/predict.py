@@ -28,6 +28,9 @@ def predict(
     explain: bool = False,
     limits: Limits | None = None,
     memory: int | None = None,
+    mirror: bool = False,
+    keep_names: bool = False,
+    channels: str = "",
     say: Callable[[str], None] | None = None,
 ) -> Prediction:
     """Apply a run to a new exam and write the answer below the folder `out`.
@@ -37,8 +40,10 @@ def predict(
     of the modalities that the run was trained on, voxel for voxel on the image's own grid.
 
     Args:
-        run: a run or its folder.
-        exam: a file of any readable format, a DICOM folder, or a zip of DICOM files.
+        run: a run or its folder, or the folder that `vesalius export` made of a segmenter.
+        exam: a file of any readable format, a DICOM folder, a folder of files of other formats
+            (segment: each an image of its own; of a run with several channels `CASE_0000.nii.gz`,
+            `CASE_0001.nii.gz`, … are one image), or a zip of DICOM files.
         out: folder for the results; the files in it bear no names of patients.
         format: of label maps: `auto` (DICOM SEG for DICOM files, else NIfTI), or one of
             `FORMATS`; of a classifier's answer, beside JSON and CSV: `auto` (a DICOM structured
@@ -47,15 +52,19 @@ def predict(
         explain: also write how much each image counts and where the classifier looked (classify).
         limits: what reading may take in memory.
         memory: bytes that a segmenter's sums may take; default a quarter of its device's.
+        mirror: answer by the mean over mirror images too, along the axes that the plan's
+            augmentation mirrors (segment); takes twice as long for each axis.
+        keep_names: name label maps and previews after the files they come from (segment, formats
+            other than DICOM); names of files may tell who the patient is.
+        channels: names of the run's channels that the exam's images have, in their order, joined
+            by commas; the run's others count as missing (segment).
         say: is told, before each image is segmented, how many windows and bytes that takes.
 
     Raises:
         UsageError: unknown format, or a DICOM format for an exam that is not DICOM files.
         RunError: the run is not finished. DataError: no image of the exam can serve.
     """
-    from vesalius import io
     from vesalius.tasks.run import Run
-    from vesalius.volume import LabelMap
 
     known = ["auto", *FORMATS, "json", "dicom-sr"]
     format = "minc2" if format == "minc" else format  # noqa: A001 - the option's name
@@ -64,7 +73,7 @@ def predict(
             f"format must be one of {', '.join(known)}, got '{format}'."
             f"{did_you_mean(format, known)}"
         )
-    loaded = run if isinstance(run, Run) else Run.load(run)
+    loaded = run if isinstance(run, Run) else Run.load(run, exported=True)
     if not loaded.finished:
         raise RunError(f"the run '{loaded.path}' is not finished; finish its training first")
     folder = Path(out)
@@ -74,10 +83,21 @@ def predict(
 
         if format in ("json", "dicom-sr") or explain:
             raise UsageError("json, dicom-sr and --explain belong to a classifier's answer")
-        images = (v for v in io.read_all(exam, limits=limits) if not isinstance(v, LabelMap))
-        return segment_exam(loaded, images, folder, format, memory=memory, say=say)
-    if memory is not None:
-        raise UsageError("memory bounds a segmenter's sums; leave it out for a classifier")
+        from vesalius.flows.predicting.exam_images import exam_images
+
+        notes: list[str] = []
+        several = len(loaded.decisions.get("channels", [])) > 1
+        images = exam_images(exam, notes, out=folder, limits=limits, channels=several)
+        return segment_exam(
+            loaded, images, folder, format, notes=notes, keep_names=keep_names, memory=memory,
+            mirror=mirror, channels=[name.strip() for name in channels.split(",") if name.strip()],
+            say=say,
+        )  # fmt: skip
+    if memory is not None or mirror or keep_names or channels:
+        raise UsageError(
+            "memory, mirror, keep_names and channels belong to a segmenter; leave them out for a "
+            "classifier"
+        )
     from vesalius.flows.predicting.classification import classify_exam
 
     return classify_exam(

@@ -33,18 +33,22 @@ def refuse_seen(run: Run, cohort: Cohort) -> None:
     Raises:
         CohortError: it does; says how many.
     """
-    path = run.path / FILE
-    if not path.exists():  # a run of an earlier version
-        return
-    seen = set(read_json(path)["content"])
-    found = _hashes(cohort)
-    again = sum(value in seen for value in found.values())
+    again = len(seen_keys(run, cohort))
     if again:
         raise CohortError(
-            f"{again} of the cohort's {len(found)} images are, voxel for voxel, among those that "
+            f"{again} of the cohort's {len(cohort)} images are, voxel for voxel, among those that "
             "the run was made from, and would flatter it; evaluate on the cohort that it was "
             "trained with, or scan a folder without them"
         )
+
+
+def seen_keys(run: Run, cohort: Cohort) -> set[str]:
+    """Return the keys of the cohort's images that the run was made from, voxel for voxel."""
+    path = run.path / FILE
+    if not path.exists():  # a run of an earlier version
+        return set()
+    seen = set(read_json(path)["content"])
+    return {key for key, value in _hashes(cohort).items() if value in seen}
 
 
 def _hashes(cohort: Cohort) -> dict[str, str]:

@@ -28,6 +28,7 @@ def train(
     case: str = "auto",
     minutes: float | None = None,
     steps: int | None = None,
+    folds: int = 1,
     out: PathLike | None = None,
     model: str = "auto",
     operating: str = "",
@@ -38,6 +39,9 @@ def train(
     split: PathLike | None = None,
     ungrouped_split: bool = False,
     seed: int = 0,
+    labels: str = "",
+    ignore: str = "",
+    memory: int | None = None,
     plan: PathLike | Plan | None = None,
     progress: Progress | None = None,
     command: str = "",
@@ -58,6 +62,9 @@ def train(
         minutes: wall minutes for everything, 10 where no steps are asked for; a probe turns them
             into steps, written in the plan.
         steps: exact number of steps instead; only then are two machines' results comparable.
+        folds: networks to train (segment), each without one part of the training and validation
+            cases, in its share of the minutes or for all of the steps; the run answers with the
+            mean of their probabilities. 1: one network, and the split's validation cases.
         out: run folder; default `runs/<task>-<plan's hash>`.
         model: `auto` (classify: frozen features and a network, mixed), `frozen` (classify:
             features of a pretrained encoder alone), or one network's name (detect: an encoder's).
@@ -65,13 +72,19 @@ def train(
             `sensitivity=0.95`, `specificity=0.9`, `cost=10:1` (of a miss and a false alarm).
         encoder: `.safetensors` or `.onnx` file in place of the pretrained encoder whose features
             are used frozen (classify, models auto and frozen); it is copied into the run.
-        start: a finished run of the same task whose network's weights to begin with.
+        start: a finished run of the same task whose network's weights to begin with (classify,
+            segment).
         normalize: intensity method for images without a physical unit (`vesalius normalize
             --list`), or `auto`.
         where: SQL filter on the cohort's rows, for example `modality='CT'`.
         split: a split file; default by patient and near-duplicate, official splits honored.
         ungrouped_split: allow one patient on both sides (named in the audit).
         seed: of split, weights, order and augmentation.
+        labels: what to learn of the masks (segment), joined by commas: names or values, or several
+            under a name of their own, `whole=anterior+posterior`; the rest is background. They may
+            overlap. Empty: all of them.
+        ignore: names or values of the masks whose voxels count neither in training nor in scores.
+        memory: bytes that training may take at its peak (segment): patch and batch are chosen so.
         plan: of `vesalius.plan`, or its file, edited or not: its decisions are taken as they
             stand. It says all of the above but `out` and the files `split`, `encoder` and `start`,
             which are handed in again where it was made with them.
@@ -81,7 +94,7 @@ def train(
     Raises:
         UsageError: a wrong argument, or a plan that does not fit.
         CohortError: the cohort has no label, no mask, no box or too few cases.
-        BudgetError: the minutes do not suffice for ten steps.
+        BudgetError: the minutes do not suffice for ten steps, or the memory for any patch.
         RunError: `out` holds another run.
     """
     started = time.monotonic()
@@ -89,7 +102,6 @@ def train(
     from vesalius.flows.planning.asked import Asked
     from vesalius.flows.planning.draft import gather
     from vesalius.flows.planning.edits import read_plan, refuse_other_data
-    from vesalius.flows.seen_images import remember
     from vesalius.reporting import write_card, write_report
     from vesalius.tasks.run import find_run, plan_id
 
@@ -100,6 +112,7 @@ def train(
         case=case,
         minutes=minutes,
         steps=steps,
+        folds=folds,
         model=model,
         operating=operating,
         encoder=encoder,
@@ -109,6 +122,9 @@ def train(
         split=split,
         ungrouped_split=ungrouped_split,
         seed=seed,
+        labels=labels,
+        ignore=ignore,
+        memory=memory,
     )
     held = None if plan is None else read_plan(plan.to_json() if isinstance(plan, Plan) else plan)
     if held is not None:
@@ -119,20 +135,32 @@ def train(
         data.request["plan"] = plan_id(held)
     folder = Path(out) if out is not None else None
     run = find_run(data.request, folder) or _begin(data, held, folder, command)
-    if run.finished:
+    if run.finished and (run.path / "report.html").exists():
         return run.note("this run was finished before; nothing was trained again")
-    if encoder is not None and data.encoder is not None:
+    if not run.finished:
+        run = _learn(asked, run, data, started, progress)
+        run = run.measure(seconds=round(time.monotonic() - started, 1))
+    write_card(run.path)
+    write_report(run.path, data.cohort, split="val")
+    return run
+
+
+def _learn(asked: Asked, run: Run, data: Data, started: float, progress: Progress | None) -> Run:
+    """Lay beside the plan what belongs to it, and train; all of it once, however often begun."""
+    from vesalius.files import write_json
+    from vesalius.flows.seen_images import remember
+    from vesalius.tasks.segment.folds import FILE as FOLDS
+
+    if asked.encoder is not None and data.encoder is not None:
         kept = run.path / data.encoder["file"]
         if not kept.exists():
-            shutil.copyfile(encoder, kept)
+            shutil.copyfile(asked.encoder, kept)
+    if data.folds and not (run.path / FOLDS).exists():
+        write_json(run.path / FOLDS, data.folds)
     if not (run.path / "split.json").exists():
         remember(run, data.cohort, data.split)
         data.split.save(run.path / "split.json")
-    run = _fit(asked, run, data, started, progress)
-    if task != "detect":  # its pictures are those of `vesalius count`
-        write_card(run.path)
-        write_report(run.path, data.cohort, split="val")
-    return run.measure(seconds=round(time.monotonic() - started, 1))
+    return _fit(asked, run, data, started, progress)
 
 
 def _begin(data: Data, held: Json | None, folder: Path | None, command: str) -> Run:
@@ -192,7 +220,14 @@ def _fit(asked: Asked, run: Run, data: Data, started: float, progress: Progress 
     if asked.task == "segment":
         from vesalius.tasks.segment.fit import train_run as train_segmenter
 
-        return train_segmenter(run, data.cohort, data.cases, started=started, progress=progress)
+        return train_segmenter(
+            run,
+            data.cohort,
+            data.cases,
+            started=started,
+            progress=progress,
+            origin=data.origin,
+        )
     if asked.task == "detect":
         from vesalius.tasks.detect.fit import train_run as train_detector
 
@@ -209,6 +244,9 @@ def _call(request: Json) -> str:
     held = {name: request[name] for name in names} | request["budget"]
     if request["from"]:
         held["start"] = request["from"]
+    if request["folds"] > 1:
+        held["folds"] = request["folds"]
+    held |= {name: request[name] for name in ("labels", "ignore", "memory")}
     if request["plan"]:
         held = {"plan": request["plan"]}
     given = ", ".join(f"{name}={value!r}" for name, value in held.items() if value)

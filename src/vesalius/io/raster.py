@@ -23,7 +23,7 @@ from vesalius.files import write_atomically
 from vesalius.geometry import flat_affine
 from vesalius.io.limits import DEFAULT_LIMITS, Limits
 from vesalius.types import Array, PathLike
-from vesalius.volume import Source, Volume
+from vesalius.volume import LabelMap, Source, Volume
 
 _ORIENTATION = 274  # EXIF tag
 _CHANNELS = {3: ("red", "green", "blue"), 4: ("red", "green", "blue", "alpha")}
@@ -87,6 +87,11 @@ def write(volume: Volume, path: PathLike) -> Path:
     if data.dtype.kind not in "iub":
         raise UsageError(
             f"PNG holds integers from 0 to 65535, got {data.dtype}: window and round the values"
+        )
+    if isinstance(volume, LabelMap) and len(data) > 1:
+        raise UsageError(
+            f"PNG holds one layer of labels, this label map has {len(data)} (overlaps); write them "
+            "one by one, or use NIfTI"
         )
     if len(data) not in (1, 3, 4):
         raise UsageError(f"PNG holds 1, 3 or 4 channels, got {len(data)}")

@@ -27,7 +27,7 @@ from vesalius.types import Array, Json
 
 LOWER_IS_BETTER = frozenset(
     {
-        "brier", "nll", "ece", "grade_mae", "mae", "rmse", "interval_width", "hd95",
+        "brier", "nll", "ece", "grade_mae", "count_mae", "mae", "rmse", "interval_width", "hd95",
         "volume_error",
     }
 )  # fmt: skip

@@ -17,10 +17,11 @@ import numpy as np
 from vesalius.errors import UsageError
 from vesalius.metrics.bootstrap import DRAWS, estimate, patient_draws, patient_index
 from vesalius.results import Estimate
-from vesalius.types import Array
+from vesalius.types import Array, Json
 
 IOU = 0.5
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # false positives an image
+_POINTS = 200  # of a curve
 _CHUNK = 4_000_000  # weights of detections held at a time
 
 
@@ -110,6 +111,18 @@ def average_precision(matched: Matched, weights: Array | None = None) -> Array:
     area = (envelope * gained).sum(axis=1)
     out: Array = np.divide(area, total, out=np.full(len(total), np.nan), where=total > 0)
     return out
+
+
+def precision_recall(matched: Matched) -> Json:
+    """Return the curve of precision over recall, thinned for drawing; empty without an object."""
+    true, false, total = (part[0] for part in _curves(matched, None))
+    if not total:
+        return {"recall": [], "precision": []}
+    ends = np.append(matched.scores[1:] != matched.scores[:-1], True)[: len(matched.scores)]
+    recall, precision = true[ends] / total, true[ends] / (true[ends] + false[ends])
+    thin = np.unique(np.linspace(0, max(0, len(recall) - 1), _POINTS).astype(int))[: len(recall)]
+    return {name: np.round(values[thin], 5).tolist()
+            for name, values in (("recall", recall), ("precision", precision))}  # fmt: skip
 
 
 def sensitivities(

@@ -66,22 +66,25 @@ class AcsConv(nn.Module):
         return torch.cat(parts, dim=1)
 
     def _plane(self, x: Tensor, axis: int, outputs: slice, groups: int) -> Tensor:
-        """Convolve in the plane across `axis`, on the middle voxel of each window along it."""
-        pads = [self.padding] * 6  # for `pad`: the last axis first, both ends of each
+        """Convolve in the plane across `axis`, on the middle voxel of each window along it.
+
+        Planes are images of one batch: 2D convolutions are several times as fast on a CPU as flat
+        3D ones.
+        """
+        pads = [0] * 6  # for `pad`: the last axis first, both ends of each
         place = 2 * (2 - axis)
         pads[place : place + 2] = self._middle(x.shape[2 + axis])
-        dilation = [self.dilation] * 3
-        dilation[axis] = 1
-        bias = None if self.bias is None else self.bias[outputs]
-        return functional.conv3d(
-            functional.pad(x, pads),
-            self.weight[outputs].unsqueeze(2 + axis),
-            bias,
+        planes = functional.pad(x, pads).movedim(2 + axis, 1)[:, :: self.stride]  # (N, p, C, a, b)
+        found = functional.conv2d(
+            planes.flatten(0, 1).contiguous(memory_format=torch.channels_last),
+            self.weight[outputs],
+            None if self.bias is None else self.bias[outputs],
             self.stride,
-            0,
-            dilation,
+            self.padding,
+            self.dilation,
             groups,
         )
+        return found.reshape(*planes.shape[:2], *found.shape[1:]).movedim(1, 2 + axis)
 
     def _middle(self, length: int) -> list[int]:
         """Return what to add (or cut, below zero) so that steps start and end mid-window."""

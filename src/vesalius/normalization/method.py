@@ -48,6 +48,7 @@ MODULES: dict[str, str] = {
     "zscore": "intensity.zscore",
     "robust": "intensity.robust",
     "percentile": "intensity.percentile",
+    "display": "intensity.display",
     "window": "intensity.window",
     "nyul": "intensity.nyul",
     "whitestripe": "intensity.white_stripe",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vesalius.files import write_text
-from vesalius.reporting.content import SUBSET_NAMES, flat, hashes, label_names, run_file
+from vesalius.reporting.content import flat, hashes, label_names, run_file, subset_name
 from vesalius.reporting.redact import shareable_command
 from vesalius.reporting.scores import interval, number, title
 from vesalius.types import Json, PathLike
@@ -21,8 +21,10 @@ def write_card(run: PathLike) -> Path:
     plan, metrics = run_file(folder, "plan.json"), run_file(folder, "metrics.json")
     data = plan.get("cohort", {})
     labels = label_names(metrics)
-    what = "classifies" if metrics["task"] == "classify" else "segments"
-    aim = metrics.get("target") if metrics["task"] == "classify" else "structures"
+    task = metrics["task"]
+    what = {"classify": "classifies", "detect": "counts"}.get(task, "segments")
+    other = "objects" if task == "detect" else "structures"
+    aim = metrics.get("target") if task == "classify" else other
     license_ = data.get("license") or "not stated"
     command = shareable_command(plan.get("command"), run=folder, cohort=Path("COHORT"))
     lines = [
@@ -84,7 +86,7 @@ def _neighbors(plan: Json) -> list[str]:
 def _scores(split: str, part: Json) -> list[str]:
     return [
         (
-            f"### {SUBSET_NAMES.get(split, split).capitalize()} subset: {part['n_cases']} cases, "
+            f"### {subset_name(split, part).capitalize()}: {part['n_cases']} cases, "
             f"{part['n_patients']} patients, {part['n_failed']} failed"
         ),
         "",

@@ -12,6 +12,7 @@ from vesalius.errors import RunError, UsageError
 from vesalius.files import read_json
 from vesalius.reporting import scores as scoring
 from vesalius.reporting.cases import worst_cases
+from vesalius.reporting.detections import worst_images
 from vesalius.reporting.findings import summarize
 from vesalius.reporting.html import counted
 from vesalius.reporting.population import describe, frame_of, notice
@@ -85,7 +86,9 @@ def gather(run: Path, cohort: Cohort, split: str) -> RunContent:
         "split_audit": _audit(plan, divided),
         "split_settings": divided.get("settings", {}),
         "training": {name: _training(log) for name, log in logs.items()},
-        "cases": worst_cases(task, predictions, labels),
+        "cases": worst_images(predictions, labels)
+        if task == "detect"
+        else worst_cases(task, predictions, labels),
         "command": shareable_command(plan.get("command"), run=run, cohort=Path(cohort.path)),
         "versions": plan.get("versions", {}),
         "hashes": hashes(plan, cohort),
@@ -129,20 +132,32 @@ _SEEN = {
 }
 
 
+_HELD_OUT = "each answered by the network that did not learn from it, but chose its weights by it"
+
+
+def subset_name(split: str, metrics: Json) -> str:
+    """Return what one entry of `metrics.json` was measured on, in words."""
+    if folds := metrics.get("folds"):
+        return f"training and validation subsets, {folds} folds"
+    return f"{SUBSET_NAMES.get(split, split)} subset"
+
+
 def headline(task: str, metrics: Json, split: str) -> Json:
     """Return the sentence on top: what was measured, on whom, against what."""
     score = scoring.headline_score(task, metrics["scores"])
-    subset = SUBSET_NAMES.get(split, split)
     who = f"On {counted(metrics['n_cases'], 'case')} of "
-    who += f"{counted(metrics['n_patients'], 'patient')} ({subset} subset"
-    who += f", {_SEEN.get(split, 'another cohort, not seen in training')})"
+    who += f"{counted(metrics['n_patients'], 'patient')} ({subset_name(split, metrics)}"
+    seen = _SEEN.get(split, "another cohort, not seen in training")
+    who += f", {_HELD_OUT if metrics.get('folds') else seen})"
     failed = metrics.get("n_failed", 0)
     failures = "No case failed."
     if failed:
         failures = f"Failed, and counted as wrong: {failed} of {metrics['n_cases']}."
     if score is None:
         return {"sentence": f"{who}, no score is defined. {failures}", "score": None, "verdict": ""}
-    name, unit = scoring.title(score["name"]), score.get("unit", "")
+    name, unit = scoring.named(score), score.get("unit", "")
+    if task == "detect":
+        name = f"the error of the count of {score['label']}, which gains least of all classes,"
     judged = scoring.verdict(score)
     bounds = f"95 % interval {scoring.interval(score)}"
     if score.get("low") is None:
@@ -190,7 +205,8 @@ def _audit(plan: Json, divided: Json) -> list[str]:
 def _title(task: str, target: str | None, labels: list[str]) -> str:
     if task == "classify":
         return f"Classification: {target}"
-    return f"Segmentation: {', '.join(labels[:6])}{' …' if len(labels) > 6 else ''}"
+    what = "Counting" if task == "detect" else "Segmentation"
+    return f"{what}: {', '.join(labels[:6])}{' …' if len(labels) > 6 else ''}"
 
 
 def _training(log: list[Json]) -> Json:

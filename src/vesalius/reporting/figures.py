@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vesalius.reporting.html import data_uri
+from vesalius.reporting.html import Html, data_uri, tag
 from vesalius.types import Array, Json
 
 if TYPE_CHECKING:
@@ -145,6 +145,49 @@ def decision_curves(curves: Mapping[str, Json]) -> str | None:
     )  # fmt: skip
     axis.legend(loc="upper right", title="class (dotted: treat all)")
     return _svg(figure)
+
+
+def count_plot(
+    truth: Array, count: Array, low: Array, high: Array, *, name: str, color: int
+) -> str | None:
+    """Return counts over the true ones `(images,)` with their intervals; NaN is no bound."""
+    if not len(truth):
+        return None
+    figure = _figure(4.4, 3.9)
+    axis = figure.subplots()
+    top = max(truth.max(), count.max(), 1.0) * 1.06 + 0.5
+    axis.plot([0, top], [0, top], color="#888888", lw=1, ls="--", label="as many as there are")
+    place = truth + np.random.default_rng(0).uniform(-0.18, 0.18, len(truth))  # apart
+    tone = COLORS[color % len(COLORS)]
+    axis.vlines(place, low, np.where(np.isnan(high), top, high), color=tone, lw=0.9, alpha=0.45)
+    axis.scatter(place, count, s=16, color=tone, lw=0, zorder=3, label="one image")
+    axis.set(xlabel=f"true number of {name}", ylabel="count", xlim=(-0.5, top), ylim=(-0.5, top))
+    axis.locator_params(integer=True)
+    axis.legend(loc="upper left")
+    return _svg(figure)
+
+
+def precision_recall(curves: Mapping[str, Json]) -> str | None:
+    """Return precision over recall, one curve a class."""
+    if not curves:
+        return None
+    figure = _figure(4.4, 3.9)
+    axis = figure.subplots()
+    for color, (name, curve) in zip(_cycle(len(curves)), curves.items(), strict=True):
+        axis.plot(curve["recall"], curve["precision"], color=color, lw=1.8, label=name)
+    axis.set(
+        xlabel="share of the objects that are found (recall)",
+        ylabel="share of the boxes that are right (precision)",
+        xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),
+    )  # fmt: skip
+    axis.legend(loc="lower left", title="class")
+    return _svg(figure)
+
+
+def swatch(number: int) -> Html:
+    """Return a small square in the color of a class."""
+    mark = tag("rect", width=10, height=10, fill=COLORS[number % len(COLORS)])
+    return tag("svg", mark, width=10, height=10, aria_hidden="true")
 
 
 def score_distribution(values: Mapping[str, Array], *, unit_label: str) -> str | None:

@@ -15,8 +15,10 @@ import numpy as np
 
 from vesalius.errors import DataError, GeometryError, ReadError
 from vesalius.geometry import resample, same_grid
+from vesalius.reporting.box_picture import boxes_picture
 from vesalius.reporting.html import Html, image, tag
 from vesalius.reporting.thumbnails import slice_picture, telling_slice
+from vesalius.tasks.detect.boxes import Boxes
 from vesalius.types import Array
 from vesalius.volume import LabelMap, Volume
 
@@ -73,6 +75,17 @@ def overlay(cohort: Cohort, row: dict[str, Any], predicted: Path | None) -> Html
     where = f"slice {k} (0 to {volume.shape[2] - 1})" if volume.shape[2] > 1 else "2D image"
     alt = f"image {row['key']}, {where}, contours of truth and prediction"
     return tag("figure", image(uri, alt), tag("figcaption", where))
+
+
+def boxed(cohort: Cohort, row: dict[str, Any], truth: Boxes, found: Boxes) -> Html:
+    """Return a row's 2D image with its true boxes (dashed) and those that were found (solid)."""
+    if _WITHHELD in list(row.get("findings", ())):
+        return _no_picture(_WITHHELD)
+    try:
+        uri = boxes_picture(cohort.read(row), truth, found)
+    except DataError as error:
+        return _no_picture(_reason(error))
+    return tag("figure", image(uri, f"image {row['key']}, boxes of truth and prediction"))
 
 
 def _slice(cohort: Cohort, row: dict[str, Any], k: int | None) -> tuple[Volume, int, int]:

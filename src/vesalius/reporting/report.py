@@ -10,6 +10,7 @@ from vesalius.files import write_json, write_text
 from vesalius.reporting import figures
 from vesalius.reporting.cases import cases_html
 from vesalius.reporting.content import RunContent, flat, gather
+from vesalius.reporting.detections import detection_charts, images_html
 from vesalius.reporting.findings import findings_html
 from vesalius.reporting.html import Html, counted, image, page, pairs, section, tag
 from vesalius.reporting.population import population_html
@@ -116,6 +117,9 @@ def _scores(content: RunContent) -> tuple[str, str, Html]:
         alt = "decision curve: net benefit over the threshold, beside treating all and none"
         curves = metrics.get("decision_curve", {})
         charts.append(chart(figures.decision_curves(curves), alt, "Decision curve"))
+    elif task == "detect":
+        found = detection_charts(metrics, content.predictions, content.json["labels"])
+        charts += [chart(*one) for one in found]
     else:
         frame = content.predictions
         for measure, words in (("dice", "Dice (0 to 1)"), ("hd95", "Hausdorff 95 (mm)")):
@@ -145,7 +149,10 @@ def _scores(content: RunContent) -> tuple[str, str, Html]:
 
 def _worst(content: RunContent, cohort: Cohort, run: Path) -> tuple[str, str, Html]:
     task = content.json["task"]
-    parts = cases_html(task, content.json["cases"], cohort, content.frame, run)
+    if task == "detect":
+        parts = images_html(content.json["cases"], cohort, content.json["labels"])
+    else:
+        parts = cases_html(task, content.json["cases"], cohort, content.frame, run)
     if content.json["left_out"]:
         lines = [tag("li", line) for line in content.json["left_out"]]
         parts += [tag("h3", "Images that could not be scored"), tag("ul", lines)]

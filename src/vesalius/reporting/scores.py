@@ -48,10 +48,18 @@ SCORES: Mapping[str, tuple[str, str, bool]] = {
     "hd95": ("Hausdorff 95", "95th percentile of the distance between surfaces", True),
     "lesion_f1": ("Lesion-wise F1", "balance of lesions found and false alarms", False),
     "volume_error": ("Volume error", "magnitude of the difference in volume", True),
-}
+    "average_precision_50": (
+        "Average precision", "area below precision over recall, overlap of 0.5", False,
+    ),
+    "froc": ("Sensitivity (FROC)", "mean at 1/8 to 8 false alarms an image", False),
+    "count_mae": ("Error of the count", "mean distance from the true number", True),
+    "count_coverage": ("Coverage of intervals", "share that hold the true number", False),
+}  # fmt: skip
+_TILES = 6
 _HEADLINES = {
     "classify": ("auc", "mae", "balanced_accuracy", "accuracy", "r2", "ece"),
     "segment": ("dice", "nsd", "hd95", "iou"),
+    "detect": ("count_mae", "average_precision_50"),
 }
 
 
@@ -60,15 +68,37 @@ def title(name: str) -> str:
     return SCORES[name][0] if name in SCORES else name.replace("_", " ")
 
 
+def named(score: Json) -> str:
+    """Return a score's name for people, with the class or structure that it is of."""
+    label = score.get("label")
+    return f"{title(score['name'])}: {label}" if label else title(score["name"])
+
+
 def overall(scores: Sequence[Json], name: str) -> Json | None:
     """Return the score `name` over all classes or structures."""
     return next((s for s in scores if s["name"] == name and not s.get("label")), None)
 
 
 def headline_score(task: str, scores: Sequence[Json]) -> Json | None:
-    """Return the score that the headline speaks of: the first defined one of the task's list."""
-    found = [overall(scores, name) for name in _HEADLINES.get(task, ())]
-    return next((s for s in found if s and s["value"] is not None), None)
+    """Return the score that the headline speaks of: the first defined one of the task's list.
+
+    Of a detector it is that of the class whose count gains least over the trivial answer.
+    """
+    found = [s for s in _leading(task, scores) if s["value"] is not None]
+    if task == "detect":
+        counts = [s for s in found if s["name"] == found[0]["name"]]
+        counts.sort(key=lambda s: s["value"] / max(s["baseline"], 1e-9), reverse=True)
+        return counts[0] if counts else None
+    return found[0] if found else None
+
+
+def _leading(task: str, scores: Sequence[Json]) -> list[Json]:
+    """Return the scores that a report begins with; of a detector those of each class."""
+    names = _HEADLINES.get(task, ())
+    if task == "detect":
+        return [s for name in names for s in scores if s["name"] == name][:_TILES]
+    found = [overall(scores, name) for name in names]
+    return [s for s in found if s]
 
 
 def verdict(score: Json) -> str:
@@ -137,14 +167,13 @@ def score_table(scores: Sequence[Json], *, caption: str = "") -> Html:
 
 def tiles(task: str, scores: Sequence[Json]) -> Html:
     """Return the leading scores as large numbers."""
-    found = [overall(scores, name) for name in _HEADLINES.get(task, ())]
     return tag(
         "div",
         [
             tag(
                 "div",
-                tag("p", title(s["name"]), class_="name"),
-                tag("p", exact(s["value"], s.get("unit", "")), class_="value"),
+                tag("p", named(s), class_="name"),
+                tag("p", _large(s), class_="value"),
                 tag("p", _bounds(s), class_="note"),
                 tag(
                     "p",
@@ -153,8 +182,7 @@ def tiles(task: str, scores: Sequence[Json]) -> Html:
                 ),
                 class_="tile",
             )
-            for s in found
-            if s
+            for s in _leading(task, scores)
         ],
         class_="tiles",
     )
@@ -179,6 +207,15 @@ def group_table(groups: Sequence[Json], column: str) -> Html:
         rows.append(cells)
     head = [column, "cases / patients", *(f"{title(n)} (95 % interval)" for n in names)]
     return table(head, rows, numeric=range(1, len(head)))
+
+
+def _large(score: Json) -> list[Any]:
+    """Return the number with its unit in small letters."""
+    value, unit = score["value"], score.get("unit", "")
+    if value is None or not unit:
+        return [exact(value)]
+    shown = number(value, unit).removesuffix(f" {unit}")
+    return [tag("data", shown, value=repr(float(value))), " ", tag("small", unit)]
 
 
 def _bounds(score: Json) -> str:

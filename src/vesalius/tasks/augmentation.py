@@ -55,6 +55,24 @@ def value_changes(modalities: Iterable[str], *, color: bool) -> Json:
     return {"color": 0.1, "stain": 0.3 if slides else 0.0}
 
 
+def segmentation_changes(modalities: Iterable[str], *, color: bool) -> Json:
+    """Return the part of an `Augmentation` that changes how an image looks, for segmentation.
+
+    Besides what `value_changes` allows, some images are blurred or seen on a coarser grid, as in
+    nnU-Net (Isensee et al., Nature Methods 2021); and slides, and color pictures of an unknown
+    modality, come in the colors of other dyes: a structure is where it is in any stain, whereas a
+    cell's kind may lie in its color.
+
+    Args:
+        modalities: of the images, `` where unknown.
+        color: all of them are color pictures.
+    """
+    changes = {**value_changes(modalities, color=color), "blur": 1.0, "coarse": 2.0}
+    if _colored(found := set(modalities), color) and found <= _SLIDES | {""}:
+        changes["restain"] = 1.0
+    return changes
+
+
 def _colored(modalities: set[str], color: bool) -> bool:
     """Return whether three channels are red, green and blue, as in no MR of three sequences."""
     return color and modalities <= _COLORED | {""}

@@ -24,7 +24,7 @@ CaseKind = Literal["patient", "study", "series", "image"]
 _COLUMNS = (
     "key", "root", "files", "member", "format", "patient", "study", "series", "site", "modality",
     "kind", "plane", "scanner", "shape", "spacing", "affine", "calibrated", "stat_p01", "stat_p99",
-    "mask_files", "mask_member", "mask_format", "mask_names", "findings",
+    "mask_files", "mask_member", "mask_format", "mask_names", "findings", "description",
 )  # fmt: skip
 PERSON = ("sex", "age")  # labels by which scores are also given, where the cohort has them
 
@@ -54,7 +54,7 @@ class Cases:
     cases: tuple[Case, ...]
     kind: CaseKind
     audit: tuple[str, ...]
-    flawed: frozenset[str]  # keys of images with an error among their findings
+    flawed: Mapping[str, Sequence[str]]  # key of an image -> the errors among its findings
     target: Target | None = None  # of classification
 
     def subset(self, rows: Mapping[str, str], name: str) -> list[Case]:
@@ -138,7 +138,7 @@ def classification_cases(
         tuple(cases),
         level,  # type: ignore[arg-type]  # checked above
         (*audit, *lines),
-        _flawed(cohort),
+        flaws(cohort),
         chosen,
     )
 
@@ -215,7 +215,7 @@ def segmentation_cases(cohort: Cohort) -> Cases:
         for row in sorted(masked, key=lambda row: str(row["key"]))
     ]
     audit.insert(0, f"{len(cases)} images with a mask")
-    return Cases(tuple(cases), "image", tuple(audit), _flawed(cohort))
+    return Cases(tuple(cases), "image", tuple(audit), flaws(cohort))
 
 
 def _rows(cohort: Cohort, columns: tuple[str, ...]) -> list[Json]:
@@ -229,10 +229,15 @@ def _usable(rows: list[Json]) -> tuple[list[Json], list[str]]:
     return kept, [f"{count} x {kind} left out" for kind, count in sorted(left.items())]
 
 
-def _flawed(cohort: Cohort) -> frozenset[str]:
+def flaws(cohort: Cohort) -> dict[str, list[str]]:
+    """Return key of an image -> names of the errors among its findings."""
     findings = cohort.findings()
     errors = findings[findings["severity"] == "error"]
-    return frozenset(str(key) for key in errors["key"] if key)
+    out: dict[str, list[str]] = defaultdict(list)
+    for key, name in zip(errors["key"], errors["name"], strict=True):
+        if key and name not in out[str(key)]:
+            out[str(key)].append(str(name))
+    return dict(out)
 
 
 def _column(name: str) -> str:

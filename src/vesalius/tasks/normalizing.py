@@ -47,7 +47,7 @@ def method_name(asked: str) -> str:
 
 
 def fitted_normalizer(
-    run: Run, cohort: Cohort, train: Sequence[Case], *, labelled: bool = False
+    run: Run, cohort: Cohort, train: Sequence[Case], *, labelled: Sequence[int] = ()
 ) -> Normalizer:
     """Fit on training rows, save, and return; load where the run has saved one before.
 
@@ -57,7 +57,7 @@ def fitted_normalizer(
         run: with its plan written.
         cohort: of the plan.
         train: training cases.
-        labelled: fit windows on the labelled voxels alone.
+        labelled: values of the masks; windows are fitted on voxels that bear one of them alone.
     """
     path = run.path / "normalizer.json"
     if path.exists():
@@ -79,7 +79,7 @@ def fitted_normalizer(
         for row in chosen:
             try:
                 volume = cohort.read(row)
-                mask = _labelled(run, cohort, row, volume) if labelled else None
+                mask = _labelled(cohort, row, volume, labelled) if labelled else None
                 units.add(_take(fits, volume, mask, module))
             except (DataError, NormalizationRefused):
                 continue  # named when the images are prepared
@@ -112,11 +112,11 @@ def _take(fits: dict[str, Any], volume: Volume, mask: Array | None, module: Any)
     return name
 
 
-def _labelled(run: Run, cohort: Cohort, row: Json, volume: Volume) -> Array | None:
+def _labelled(cohort: Cohort, row: Json, volume: Volume, values: Sequence[int]) -> Array | None:
     mask = cohort.read_mask(row)
     if mask.shape != volume.shape:
         return None
-    found: Array = np.isin(mask.data, run.decisions["values"])
+    found: Array = np.isin(mask.data, values)
     return np.asarray(found.any(axis=0))
 
 

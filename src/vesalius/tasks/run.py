@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT = 1
+EXPORT = "export.json"  # is there in a folder that `vesalius export` made of a run
 _VERSIONS = ("vesalius", "torch", "numpy", "lightning-fabric", "pydicom", "nibabel")
 
 
@@ -44,13 +45,22 @@ class Run:
     plan: Json
 
     @classmethod
-    def load(cls, path: PathLike) -> Self:
+    def load(cls, path: PathLike, *, exported: bool = False) -> Self:
         """Open a run folder, offline.
+
+        Args:
+            path: of the folder.
+            exported: take a folder that `vesalius export` made of a run, too.
 
         Raises:
             RunError: no run folder, or one of another format.
         """
         folder = Path(path)
+        if (folder / EXPORT).exists() and not exported:
+            raise RunError(
+                f"'{folder}' is the export of a run and holds only what `vesalius predict` needs; "
+                "give the run that it was made from"
+            )
         try:
             plan = read_json(folder / "plan.json")
         except (OSError, ValueError) as error:
@@ -91,6 +101,11 @@ class Run:
         """The content of `metrics.json`, empty before the first validation."""
         path = self.path / "metrics.json"
         return read_json(path) if path.exists() else {}
+
+    @property
+    def exported(self) -> bool:
+        """Whether this is what `vesalius export` made of a run."""
+        return (self.path / EXPORT).exists()
 
     def audit(self) -> list[str]:
         """Return, line by line, what was grouped, left out and decided."""

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vesalius.training.color import shift_color, shift_stain
+from vesalius.training.color import restain, shift_color, shift_stain
+from vesalius.training.resolution import blur, coarsen
 from vesalius.types import Array, Json
 
 
@@ -35,7 +36,11 @@ class Augmentation:
         noise: largest standard deviation of added Gaussian noise.
         color: strength of changed hue, saturation and channel gains, of RGB images.
         stain: strength of changed amounts of dye, of stained RGB images.
+        restain: strength of other colors altogether, of RGB images.
+        blur: largest standard deviation of a Gaussian, in voxels, along the axes of `planes`.
+        coarse: largest factor on the voxels' edges along these axes, for a poorer resolution.
         chance: probability for the spatial part, and for each change of values.
+        seldom: probability of blur, and of a poorer resolution.
     """
 
     rotation: float = 15.0
@@ -49,7 +54,11 @@ class Augmentation:
     noise: float = 0.1
     color: float = 0.0
     stain: float = 0.0
+    restain: float = 0.0
+    blur: float = 0.0
+    coarse: float = 1.0
     chance: float = 0.5
+    seldom: float = 0.2
 
     @classmethod
     def from_json(cls, held: Json) -> Self:
@@ -75,24 +84,18 @@ def augment(
         spacing: millimeters along each spatial axis, so that rotations are rigid.
     """
     matrices = _matrices(len(images), images.shape[2:], settings, rng, spacing)
-    grid = functional.affine_grid(
-        torch.as_tensor(matrices, dtype=torch.float32, device=images.device),
-        list(images.shape),
-        align_corners=False,
-    )
-    images = functional.grid_sample(
-        images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
-    )
-    if labels is not None:
-        moved = functional.grid_sample(
-            labels[:, None].float(), grid, mode="nearest", padding_mode="border",
-            align_corners=False,
-        )  # fmt: skip
-        labels = moved[:, 0].round().long()
+    images, labels = _moved(images.float(), labels, matrices)
     if settings.color and images.shape[1] == 3:
         images = shift_color(images, settings.color, settings.chance, rng)
     if settings.stain and images.shape[1] == 3:
         images = shift_stain(images, settings.stain, settings.chance, rng)
+    if settings.restain and images.shape[1] == 3:
+        images = restain(images, settings.restain, settings.chance, rng)
+    fine = sorted({axis for plane in settings.planes for axis in plane})
+    if settings.blur:
+        images = blur(images, settings.blur, fine, settings.seldom, rng)
+    if settings.coarse > 1:
+        images = coarsen(images, settings.coarse, fine, settings.seldom, rng)
     return _change_values(images, settings, rng), labels
 
 
@@ -135,6 +138,40 @@ def _matrices(
         out[item, :, :axes] = matrix * half[None, :] / half[:, None]
     # `grid_sample` names the last spatial axis first.
     return np.concatenate([out[:, ::-1, :axes][:, :, ::-1], out[:, ::-1, axes:]], axis=2)
+
+
+def _moved(images: Tensor, labels: Tensor | None, matrices: Array) -> tuple[Tensor, Tensor | None]:
+    """Return the batch on its new positions; what is only mirrored, or stays, is not sampled."""
+    linear, shift = matrices[:, :, :-1], matrices[:, :, -1]
+    mirrored = (np.abs(linear) == np.eye(linear.shape[1])).all((1, 2)) & (shift == 0).all(1)
+    out = images.clone()
+    truth = None if labels is None else labels.clone()
+    for item in np.flatnonzero(mirrored):
+        # `grid_sample` names the last spatial axis first.
+        axes = [-1 - n for n in np.flatnonzero(np.diagonal(linear[item]) < 0).tolist()]
+        if axes:
+            out[item] = images[item].flip(axes)
+            if labels is not None and truth is not None:
+                truth[item] = labels[item].flip(axes)
+    moved = torch.from_numpy(np.flatnonzero(~mirrored)).to(images.device)
+    if not len(moved):
+        return out, truth
+    some = images[moved]
+    grid = functional.affine_grid(
+        torch.as_tensor(matrices[~mirrored], dtype=torch.float32, device=images.device),
+        list(some.shape),
+        align_corners=False,
+    )
+    out[moved] = functional.grid_sample(
+        some, grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+    if labels is not None and truth is not None:
+        sampled = functional.grid_sample(
+            labels[moved][:, None].float(), grid, mode="nearest", padding_mode="border",
+            align_corners=False,
+        )  # fmt: skip
+        truth[moved] = sampled[:, 0].round().to(truth.dtype)
+    return out, truth
 
 
 def _change_values(images: Tensor, settings: Augmentation, rng: np.random.Generator) -> Tensor:

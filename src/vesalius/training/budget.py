@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MARGIN = 0.9  # of the time left is planned; the rest is for what a probe cannot see
 VALIDATIONS = 10
 _SECONDS_AT_THE_END = 3.0  # scores, intervals, card
+_PROBE = 8.0  # seconds that trying steps may take, and a tenth of what is left at most
 
 
 def measure_steps(
@@ -33,6 +34,7 @@ def measure_steps(
     started: float,
     finals: float,
     most: int,
+    checks: float = 1.0,
 ) -> Json:
     """Return the `steps` of a budget: as asked, or as many as its minutes were measured to fit.
 
@@ -40,17 +42,19 @@ def measure_steps(
         budget: `{"steps": n}`, or `{"minutes": m}` for everything since `started`.
         model: of the plan's shape, to be thrown away: its weights are spoilt.
         step_loss: as in `loop.fit`; drawing the batch is part of what is measured.
-        validate: as in `loop.fit`.
+        validate: as in `loop.fit`, or on a part of the cases, see `checks`.
         fabric: device and precision.
         started: on the clock of `time.monotonic`.
         finals: the work after training, in validations.
         most: steps beyond which more are pointless.
+        checks: calls of `validate` that take as long as one validation of training.
 
     Raises:
         BudgetError: less than ten steps would fit.
     """
     if "steps" in budget:
         return {"steps": int(budget["steps"])}
+    end = started + 60 * float(budget["minutes"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
 
@@ -60,13 +64,17 @@ def measure_steps(
         wrapped_optimizer.step()
         wrapped_optimizer.zero_grad(set_to_none=True)
 
-    per_step = seconds_per_call(probe)
+    tenth = (end - time.monotonic()) / 10
+    per_step = seconds_per_call(probe, at_most=min(_PROBE, max(0.0, tenth)))
     wrapped.eval()
     with torch.no_grad():
-        start = time.perf_counter()
-        validate(wrapped)
-        per_validation = time.perf_counter() - start
-    left = started + 60 * float(budget["minutes"]) - time.monotonic()
+        spent = []
+        for _ in range(2 if checks > 1 else 1):  # the first call is slower
+            start = time.perf_counter()
+            validate(wrapped)
+            spent.append(time.perf_counter() - start)
+        per_validation = checks * min(spent)
+    left = end - time.monotonic()
     at_the_end = finals * per_validation + _SECONDS_AT_THE_END
     steps = steps_within(
         left, per_step=per_step, per_validation=per_validation, at_the_end=at_the_end, most=most
@@ -79,10 +87,25 @@ def measure_steps(
     }
 
 
-def seconds_per_call(call: Callable[[int], object], *, at_most: float = 8.0) -> float:
+def share(budget: Json, started: float, networks: int) -> Json:
+    """Return the budget of each of some networks: the same steps, or its part of what is left.
+
+    Args:
+        budget: of all of them.
+        started: on the clock of `time.monotonic`, when the minutes began.
+        networks: that are still to be trained.
+    """
+    if "minutes" not in budget:
+        return budget
+    spent = (time.monotonic() - started) / 60
+    return {"minutes": spent + max(0.0, float(budget["minutes"]) - spent) / networks}
+
+
+def seconds_per_call(call: Callable[[int], object], *, at_most: float = _PROBE) -> float:
     """Return the median seconds of `call(n)`, the first two calls not counted.
 
-    Measures at least three and at most twenty calls, within about `at_most` seconds.
+    Measures at most twenty calls, within about `at_most` seconds, and at least three: fewer, and
+    the last of them counts, only where calls are so slow that two of them take longer.
     """
     begin = time.perf_counter()
     spent: list[float] = []
@@ -90,9 +113,10 @@ def seconds_per_call(call: Callable[[int], object], *, at_most: float = 8.0) -> 
         start = time.perf_counter()
         call(number)
         spent.append(time.perf_counter() - start)
-        if number >= 4 and time.perf_counter() - begin > at_most:
+        elapsed = time.perf_counter() - begin
+        if elapsed > (at_most if number >= 4 else 2 * at_most):
             break
-    return statistics.median(spent[2:])
+    return statistics.median(spent[2:] or spent[-1:])
 
 
 def steps_within(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vesalius.errors import RunError
 from vesalius.training import checkpoint
 from vesalius.training.log import Log
-from vesalius.training.schedule import learning_rate
+from vesalius.training.schedule import learning_rate, stride
 from vesalius.types import Json, Progress
 
 if TYPE_CHECKING:
@@ -52,8 +52,9 @@ class Settings:
         ema: decay of the running mean of the weights, which is what is validated and kept (Polyak
             averaging; Tarvainen & Valpola, NeurIPS 2017: at most `(1 + step) / (10 + step)`); 0:
             the weights themselves.
-        stop_after: seconds of training (those before a crash included) after which the loop
-            stops even if the machine turned out slower than the probe; None under --steps.
+        stop_after: seconds of training (those before a crash included) that the loop keeps to
+            where the machine turns out slower than the probe: fewer steps, each further along
+            the schedule, so that it still anneals to its end; None under --steps.
     """
 
     steps: int
@@ -112,27 +113,45 @@ def fit(
     settings: Settings,
     folder: Path,
     fabric: Fabric,
+    judge_start: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
     """Train `model` in place, resuming from `folder` if it holds a state; end with the best.
 
     When it returns, `model` holds the weights of the best validation, and `folder` its state,
-    its best weights and its log.
+    its best weights and its log. With `judge_start` the weights that `model` comes with are
+    validated too, as step 0, and stay if no later ones are better.
 
     Raises:
         RunError: the loss is not finite, or the saved state does not fit.
     """
     optimizer = make_optimizer(model, settings)
     record: Json = {"step": 0, "best_step": -1, "best": {}, "seconds": 0.0, "sum": 0.0, "n": 0}
-    record |= {"ended": ""}
+    record |= {"ended": "", "place": 0.0, "stride": 1.0}  # on the schedule, a step's way on it
     average = copy.deepcopy(model) if settings.ema else model
     if (folder / STATE).exists():
         record = checkpoint.load_state(folder / STATE, model, optimizer, average)
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
     judged = fabric.setup_module(average) if settings.ema else wrapped
+
+    def judge(step: int, before: float) -> float:
+        """Validate, keep the weights if they are the best, return the seconds of training."""
+        begin = time.monotonic()
+        judged.eval()
+        with torch.no_grad():
+            scores = dict(validate(judged))
+        seconds = before + time.monotonic() - begin
+        log.write("validation", step=step, scores=scores, seconds=round(seconds, 2))
+        if record["best_step"] < 0 or scores["score"] > record["best"]["score"]:
+            record["best_step"], record["best"] = step, scores
+            checkpoint.save_model(folder / BEST, average, {"step": step, "scores": scores})
+        return seconds
+
     with Log(folder / LOG, keep_to_step=record["step"] if record["step"] else -1) as log:
         if not record["step"]:
             log.write("start", step=0, steps=settings.steps)
+            if judge_start:
+                judge(0, 0.0)
         log_every = max(1, settings.steps // LOGGED_STEPS)
         before = record["seconds"]
         start = saved = time.monotonic()
@@ -140,7 +159,7 @@ def fit(
         step = record["step"]
         while not record["ended"]:
             rate = learning_rate(
-                step, steps=settings.steps, peak=settings.lr, warmup=settings.warmup
+                record["place"], steps=settings.steps, peak=settings.lr, warmup=settings.warmup
             )
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -151,6 +170,7 @@ def fit(
             nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
             wrapped_optimizer.step()
             step += 1
+            record["place"] += record["stride"]
             if settings.ema:
                 _follow(average, model, min(settings.ema, (1 + step) / (10 + step)))
             value = float(loss.detach())
@@ -164,22 +184,23 @@ def fit(
             now = time.monotonic()
             seconds = before + now - start
             late = settings.stop_after is not None and seconds > settings.stop_after
-            if step >= settings.steps or late:
-                record["ended"] = "schedule" if step >= settings.steps else "time"
+            through = record["place"] > settings.steps - 0.5
+            if through or late:
+                record["ended"] = "schedule" if through else "time"
             last = bool(record["ended"])
             if step % log_every == 0 or last:
                 mean = record["sum"] / record["n"]
                 record["sum"], record["n"] = 0.0, 0
                 log.write("step", step=step, loss=mean, lr=rate, seconds=round(seconds, 2))
+                if settings.stop_after is not None:
+                    record["stride"] = stride(
+                        record["place"],
+                        steps=settings.steps,
+                        seconds=settings.stop_after - seconds,
+                        per_step=seconds / step,
+                    )
             if step % settings.validate_every == 0 or last:
-                judged.eval()
-                with torch.no_grad():
-                    scores = dict(validate(judged))
-                seconds = before + time.monotonic() - start
-                log.write("validation", step=step, scores=scores, seconds=round(seconds, 2))
-                if record["best_step"] < 0 or scores["score"] > record["best"]["score"]:
-                    record["best_step"], record["best"] = step, scores
-                    checkpoint.save_model(folder / BEST, average, {"step": step, "scores": scores})
+                seconds = judge(step, before + time.monotonic() - start)
             if last or now - saved >= pause:
                 record["step"], record["seconds"] = step, seconds
                 begin = time.monotonic()

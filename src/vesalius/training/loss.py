@@ -165,25 +165,49 @@ def huber(
     return (losses if weights is None else losses * weights).mean()
 
 
-def dice_cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
+def dice_cross_entropy(logits: Tensor, truth: Tensor, *, ignored: int | None = None) -> Tensor:
     """Return soft Dice loss plus cross-entropy.
 
     Args:
         logits: `(N, labels, ...)`, background first.
         truth: `(N, ...)` label indices.
+        ignored: in the place of an index, of voxels that add nothing to the loss.
 
     The Dice of each structure is taken over the whole batch (Milletari et al.: V-Net, 3DV 2016),
     so that patches without the structure do not dominate.
     """
     logits = logits.float()
-    entropy = functional.cross_entropy(logits, truth)
+    known: Tensor | None = None
+    if ignored is None:
+        entropy = functional.cross_entropy(logits, truth)
+    else:
+        known = truth != ignored
+        entropy = functional.cross_entropy(logits, truth, ignore_index=ignored, reduction="sum")
+        entropy = entropy / known.sum().clamp(min=1)
+        truth = torch.where(known, truth, 0)
     probability = torch.softmax(logits, dim=1)[:, 1:]
     hot = functional.one_hot(truth, logits.shape[1]).movedim(-1, 1)[:, 1:].to(probability.dtype)
-    axes = (0, *range(2, logits.ndim))
-    shared = (probability * hot).sum(axes)
-    total = probability.sum(axes) + hot.sum(axes)
-    dice = (2 * shared + 1) / (total + 1)
-    return entropy + 1 - dice.mean()
+    if known is not None:
+        probability = probability * known[:, None]
+    return entropy + _soft_dice(probability, hot)
+
+
+def dice_binary_cross_entropy(logits: Tensor, codes: Tensor) -> Tensor:
+    """Return soft Dice loss plus binary cross-entropy, of structures that may overlap.
+
+    Args:
+        logits: `(N, structures, ...)`, of each structure alone.
+        codes: `(N, ...)` integers: bit n says that the voxel lies in structure n, from 1 on; where
+            bit 0 is set, the voxel adds nothing to the loss.
+    """
+    logits = logits.float()
+    bits = torch.arange(1, 1 + logits.shape[1], device=codes.device)
+    bits = bits.view(1, -1, *[1] * (codes.ndim - 1))
+    known = (codes[:, None] & 1 == 0).to(logits.dtype)
+    hot = ((codes[:, None] >> bits) & 1).to(logits.dtype) * known
+    losses = functional.binary_cross_entropy_with_logits(logits, hot, reduction="none")
+    entropy = (losses * known).sum() / (logits.shape[1] * known.sum()).clamp(min=1)
+    return entropy + _soft_dice(torch.sigmoid(logits) * known, hot)
 
 
 def deep_supervision_loss(
@@ -192,11 +216,11 @@ def deep_supervision_loss(
     """Return the weighted mean of the losses of several levels, as in nnU-Net.
 
     Args:
-        loss: of logits and label indices, for one level: `dice_cross_entropy`.
+        loss: of logits and labels, for one level: `dice_cross_entropy`.
         outputs: logits `(N, labels, ...)` of each level, finest first; level n weighs half as
             much as level n - 1.
-        labels: `(N, ...)` label indices, on the grid of the finest; for the others, the label at
-            the center of each voxel is taken (of two as near, the farther along the axis).
+        labels: `(N, ...)` label indices or codes, on the grid of the finest; for the others, the
+            label at the center of each voxel is taken (of two as near, the farther along the axis).
 
     Isensee et al.: nnU-Net, Nature Methods 2021: weights 1, 1/2, 1/4, ... over their sum.
     """
@@ -206,6 +230,14 @@ def deep_supervision_loss(
         for weight, logits in zip(weights, outputs, strict=True)
     ]
     return torch.stack(losses).sum() / sum(weights)
+
+
+def _soft_dice(probability: Tensor, hot: Tensor) -> Tensor:
+    """Return one less the mean Dice of structures `(N, structures, ...)`, over the whole batch."""
+    axes = (0, *range(2, probability.ndim))
+    shared = (probability * hot).sum(axes)
+    total = probability.sum(axes) + hot.sum(axes)
+    return 1 - ((2 * shared + 1) / (total + 1)).mean()
 
 
 def _nearest(labels: Tensor, shape: Sequence[int]) -> Tensor:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,13 @@ import pytest
 import torch
 
 from vesalius.tasks.classify import crossfit as module
-from vesalius.tasks.classify.crossfit import NEIGHBORS, PENALTIES, answers, crossfit
+from vesalius.tasks.classify.crossfit import (
+    NEIGHBORS,
+    PENALTIES,
+    answers,
+    crossfit,
+    seconds_to_crossfit,
+)
 from vesalius.tasks.classify.ensemble import losses
 from vesalius.tasks.classify.heads import Embedded, fit_head
 
@@ -134,3 +141,24 @@ def test_a_class_of_a_single_case_is_no_obstacle() -> None:
     fitted = fit(LOGISTIC, cases, said, list(range(31)), "multiclass")
     assert np.isfinite(fitted.held_out).all()
     assert fitted.held_out[-1, 2] < 0.2  # held out: no head saw the class
+
+
+@pytest.mark.parametrize(("spec", "fits"), [(LOGISTIC, 4 * len(PENALTIES) + 1), (MLP, 5)])
+def test_a_few_cases_tell_how_long_it_takes(
+    spec: dict, fits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def slow(head, _spec, cases, *_given):
+        asked.append(len(cases.lengths))
+        time.sleep(0.002 * len(cases.lengths))
+        return head
+
+    monkeypatch.setattr(module, "fit_head", slow)
+    cases = sets([1, 2] * 400, 0)
+    target = TARGETS["binary"]
+    found = seconds_to_crossfit(
+        spec, cases, truths(cases, target), target, facts=FACTS, weights=None
+    )
+    assert sum(asked) < 0.15 * 800
+    assert 0.9 < found / (0.002 * 800 * fits) < 3

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported
@@ -14,7 +15,13 @@ import torch
 
 from vesalius.errors import UsageError
 from vesalius.tasks.classify.batch import Image
-from vesalius.tasks.classify.embeddings import FrozenEncoder, embed_store, embedded, pictures
+from vesalius.tasks.classify.embeddings import (
+    FrozenEncoder,
+    embed_store,
+    embedded,
+    pictures,
+    seconds_to_embed,
+)
 from vesalius.tasks.classify.store import Store
 
 SPEC = {
@@ -95,6 +102,26 @@ def test_a_resumed_run_reads_what_was_embedded(tmp_path: Path) -> None:
         torch.testing.assert_close(table[key], frozen.image(store.image(key)))
     again = embed_store(tmp_path / "e.npy", encoder(size=64), store, None)  # would differ
     assert all(torch.equal(again[key], table[key]) for key in places)
+
+
+def test_a_few_images_tell_how_long_it_takes(tmp_path: Path) -> None:
+    class Slow:
+        shown = 0
+
+        def image(self, image: Image) -> None:
+            self.images([image])
+
+        def images(self, images: list[Image]) -> None:
+            self.shown += sum(len(image.views) for image in images)
+            time.sleep(0.02 * sum(len(image.views) for image in images))
+
+    places = {str(n): (2 * n, 2) for n in range(500)}
+    store = Store(np.zeros((1000, 1, 4, 4), np.float16), places, {}, dict.fromkeys(places, ()))
+    slow = Slow()
+    assert 0.9 < seconds_to_embed(tmp_path / "e.npy", slow, store) / 20 < 3  # type: ignore[arg-type]
+    assert slow.shown < 100
+    (tmp_path / "e.npy").touch()
+    assert seconds_to_embed(tmp_path / "e.npy", slow, store) == 0  # type: ignore[arg-type]
 
 
 def test_cases_are_made_of_their_images() -> None:

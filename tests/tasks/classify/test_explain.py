@@ -92,7 +92,7 @@ def test_a_heads_heat_lies_on_the_grid_of_every_view(
     spec: dict, kind: str, encoder: FrozenEncoder
 ) -> None:
     made = classifier(kind, [head_member(spec, kind, encoder)], [1.0], {0: encoder})
-    check(made, images([2, 1, 1], 5, side=16))
+    check(made, images([2, 1, 1, 2, 1, 3, 1, 2], 5, side=16))
 
 
 def check(made: Classifier, cases: list[list[Image]]) -> None:

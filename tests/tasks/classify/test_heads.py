@@ -236,6 +236,21 @@ def test_what_never_varied_in_training_does_not_decide(name: str) -> None:
     assert np.abs(answers(head, single, target) - answers(head, same, target)).max() < 0.2
 
 
+@pytest.mark.parametrize("name", ["logistic-mean", "mlp-mean"])
+def test_a_feature_that_is_far_out_once_does_not_decide(name: str) -> None:
+    target, spec = TARGETS["regression"], BY_NAME[name]
+    cases = sets([1] * 90, 15)
+    head = fit_head(
+        new_head(spec, FEATURES, FACTS, target), spec, cases, truths(cases, target), target, None, 0
+    )
+    new = sets([1] * 20, 16)
+    loud = new.items.clone()
+    loud[:, 0] = 1000.0
+    usual = answers(head, new, target)[:, 0]
+    changed = answers(head, Embedded(loud, new.facts, new.lengths), target)[:, 0]
+    assert np.abs(changed - usual).max() < 6  # three standard deviations of the truth
+
+
 def test_every_fifth_training_case_comes_without_its_facts() -> None:
     lengths = [1 + n % 3 for n in range(900)]
     cases = sets(lengths, 0)

@@ -169,3 +169,16 @@ def test_names_that_are_no_encoder_or_pooling_are_refused() -> None:
         new_model(spec("mean", network=network), 2, 0)
     with pytest.raises(UsageError, match=r"pooling must be one of .*got 'sum'"):
         new_model(spec("sum"), 2, 0)
+
+
+def test_running_statistics_follow_within_a_short_training() -> None:
+    network = {**spec("mean")["network"], "name": "efficientnet_lite0"}
+    model = new_model(spec("mean", network=network), 2, 0)
+    norm = next(m for m in model.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    shown: list[torch.Tensor] = []
+    norm.register_forward_pre_hook(lambda _, given: shown.append(given[0].detach()))
+    x = 5 + torch.randn(8, 1, 20, 20, generator=torch.Generator().manual_seed(0))
+    for _ in range(50):
+        model.encode(x)
+    wanted = shown[0].mean((0, 2, 3))
+    torch.testing.assert_close(norm.running_mean, wanted, rtol=0.02, atol=1e-3)

@@ -61,6 +61,11 @@ def made(kind: str) -> tuple[list[Case], np.ndarray]:
     return cases, table
 
 
+def grouped(cases: list[Case]) -> dict[str, int]:
+    """Return groups that are the patients."""
+    return {case.key: int(case.patient[1:]) for case in cases}
+
+
 @pytest.mark.parametrize("kind", TARGETS)
 def test_scores_of_every_kind_are_written_with_failures(kind: str, tmp_path: Path) -> None:
     target, (cases, table) = TARGETS[kind], made(kind)
@@ -69,7 +74,7 @@ def test_scores_of_every_kind_are_written_with_failures(kind: str, tmp_path: Pat
         answers = [Answer(row, interval=(row[0] - 1, row[0] + 1)) for row in table]
     answers[3] = Answer(None, "image 3-0: the file ends early")
     run = run_of(target, tmp_path)
-    metrics = write_scores(run, cases, answers, "val")
+    metrics = write_scores(run, cases, answers, "val", grouped(cases))
     entry = metrics["splits"]["val"]
     assert (entry["n_cases"], entry["n_failed"], entry["n_patients"]) == (N, 1, N // 2)
     scores = {s["name"] for s in entry["scores"]}
@@ -99,14 +104,18 @@ def test_scores_of_every_kind_are_written_with_failures(kind: str, tmp_path: Pat
 
 def test_rows_say_what_scikit_learn_computes_from_them() -> None:
     target, (cases, table) = TARGETS["multiclass"], made("multiclass")
-    rows = prediction_rows(cases, [Answer(row) for row in table], table, target, "test")
+    rows = prediction_rows(
+        cases, [Answer(row) for row in table], table, target, "test", grouped(cases)
+    )
     held = np.array([[row[f"p_{name}"] for name in target.classes] for row in rows])
     np.testing.assert_array_equal(held, table)
     loss = log_loss([case.truth for case in cases], table, labels=list(target.classes))
     assert np.mean([row["loss"] for row in rows]) == pytest.approx(loss)
     assert [row["predicted"] for row in rows] == target.predicted(table)
     target, (cases, table) = TARGETS["regression"], made("regression")
-    rows = prediction_rows(cases, [Answer(row) for row in table], table, target, "test")
+    rows = prediction_rows(
+        cases, [Answer(row) for row in table], table, target, "test", grouped(cases)
+    )
     wanted = mean_absolute_error([float(case.truth) for case in cases], table[:, 0])
     errors = [abs(row["value"] - float(row["truth"])) for row in rows]
     assert np.mean(errors) == pytest.approx(wanted)
@@ -122,7 +131,7 @@ def test_label_sets_refusals_and_calls_are_counted(tmp_path: Path) -> None:
         answers.append(Answer(row, label_set=label_set, abstained=reason, called=target.classes[1]))
     answers[1] = Answer(None, "unreadable")  # in no set, and called neither
     run = run_of(target, tmp_path).measure(label_sets={"coverage": 0.9, "n": 100})
-    entry = write_scores(run, cases, answers, "test")["splits"]["test"]
+    entry = write_scores(run, cases, answers, "test", grouped(cases))["splits"]["test"]
     inside = [case.truth in a.label_set for case, a in zip(cases, answers, strict=True)]
     found = entry["label_sets"]
     assert found["coverage"] == pytest.approx(np.mean(inside))
@@ -140,7 +149,9 @@ def test_without_sets_intervals_or_threshold_nothing_is_claimed(tmp_path: Path) 
     for kind in ("binary", "regression"):
         cases, table = made(kind)
         answers = [Answer(row) for row in table]
-        entry = write_scores(run_of(TARGETS[kind], tmp_path / kind), cases, answers, "test")
+        entry = write_scores(
+            run_of(TARGETS[kind], tmp_path / kind), cases, answers, "test", grouped(cases)
+        )
         found = entry["splits"]["test"]
         assert not {"label_sets", "operating_point"} & set(found)
         assert "interval_coverage" not in {s["name"] for s in found["scores"]}
@@ -150,9 +161,25 @@ def test_another_subset_keeps_the_first(tmp_path: Path) -> None:
     cases, table = made("binary")
     run = run_of(TARGETS["binary"], tmp_path)
     answers = [Answer(row) for row in table]
-    write_scores(run, cases, answers, "val")
-    write_scores(run, cases[:10], answers[:10], "test")
-    metrics = write_scores(run, cases[:4], answers[:4], "val")
+    write_scores(run, cases, answers, "val", grouped(cases))
+    write_scores(run, cases[:10], answers[:10], "test", grouped(cases))
+    metrics = write_scores(run, cases[:4], answers[:4], "val", grouped(cases))
     assert {name: e["n_cases"] for name, e in metrics["splits"].items()} == {"val": 4, "test": 10}
     counts = run.predictions().to_pandas()["split"].value_counts().to_dict()
     assert counts == {"test": 10, "val": 4}
+
+
+def test_intervals_draw_whole_groups(tmp_path: Path) -> None:
+    cases, table = made("binary")
+    answers = [Answer(row) for row in table]
+    apart = {case.key: n for n, case in enumerate(cases)}
+    alike = {case.key: n // 6 for n, case in enumerate(cases)}  # look-alikes of three patients
+    run = run_of(TARGETS["binary"], tmp_path)
+    counts = {}
+    for name, groups in (("apart", apart), ("alike", alike)):
+        entry = write_scores(run, cases, answers, name, groups)["splits"][name]
+        counts[name] = entry["n_patients"]
+    assert counts == {"apart": N // 2, "alike": N // 6}  # a patient's cases bear one name
+    rows = run.predictions().to_pandas().query("split == 'alike'")
+    assert rows.groupby("group")["patient"].nunique().tolist() == [3] * (N // 6)
+    assert set(rows["group"]) <= set(rows["patient"])

@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vesalius.errors import CohortError
+from vesalius.errors import BudgetError, CohortError
 from vesalius.geometry import flat_affine
 from vesalius.normalization import Normalizer
 from vesalius.tasks.cases import Case
+from vesalius.tasks.classify.clock import Clock
 from vesalius.tasks.classify.store import prepare
 from vesalius.tasks.classify.views import make_views
 from vesalius.volume import Volume
 
+ENDLESS = Clock(0.0, None)
 DECISIONS = {
     "input": {"size": 8, "slices": 3, "spatial_dims": 2, "channels": 1},
     "facts": {"modality": ["CT", "US"], "plane": [], "scanner": []},
@@ -45,8 +47,9 @@ def cases_of(cohort) -> list[Case]:
 def test_views_come_back_as_they_were_made(mixed, tmp_path: Path) -> None:
     shown: list[tuple] = []
     store = prepare(
-        tmp_path, mixed, cases_of(mixed), DECISIONS, Normalizer(), lambda *args: shown.append(args)
-    )
+        tmp_path, mixed, cases_of(mixed), DECISIONS, Normalizer(), ENDLESS,
+        lambda *args: shown.append(args),
+    )  # fmt: skip
     assert shown[-1][0] == "preparing images"
     for row in mixed.rows[:3]:
         image = store.image(row["key"])
@@ -58,7 +61,7 @@ def test_views_come_back_as_they_were_made(mixed, tmp_path: Path) -> None:
 
 def test_what_cannot_be_prepared_is_named_and_the_rest_serves(mixed, tmp_path: Path) -> None:
     cases = cases_of(mixed)
-    store = prepare(tmp_path, mixed, cases, DECISIONS, Normalizer(), None)
+    store = prepare(tmp_path, mixed, cases, DECISIONS, Normalizer(), ENDLESS, None)
     assert store.served(cases) == cases[:2]
     assert [len(store.images(case)) for case in cases] == [2, 1, 0]
     lost = [store.lost(case) for case in cases]
@@ -70,10 +73,10 @@ def test_what_cannot_be_prepared_is_named_and_the_rest_serves(mixed, tmp_path: P
 
 def test_a_resumed_run_reads_nothing_again(mixed, tmp_path: Path) -> None:
     cases = cases_of(mixed)
-    first = prepare(tmp_path, mixed, cases, DECISIONS, Normalizer(), None)
+    first = prepare(tmp_path, mixed, cases, DECISIONS, Normalizer(), ENDLESS, None)
     kept = {key: first.image(key).views.copy() for key in first.places}
     mixed.volumes.clear()  # any reading would fail
-    again = prepare(tmp_path, mixed, cases, DECISIONS, Normalizer(), None)
+    again = prepare(tmp_path, mixed, cases, DECISIONS, Normalizer(), ENDLESS, None)
     assert again.places == first.places
     assert again.failures == first.failures
     for key, views in kept.items():
@@ -90,8 +93,8 @@ def test_a_crash_while_preparing_begins_anew(mixed, tmp_path: Path) -> None:
 
     cases = cases_of(mixed)
     with pytest.raises(Killed):
-        prepare(tmp_path, mixed, cases, DECISIONS, Normalizer(), die)
-    store = prepare(tmp_path, mixed, cases, DECISIONS, Normalizer(), None)
+        prepare(tmp_path, mixed, cases, DECISIONS, Normalizer(), ENDLESS, die)
+    store = prepare(tmp_path, mixed, cases, DECISIONS, Normalizer(), ENDLESS, None)
     assert len(store.places) == 3
     assert len(store.array) == 5
 
@@ -99,4 +102,27 @@ def test_a_crash_while_preparing_begins_anew(mixed, tmp_path: Path) -> None:
 def test_no_usable_image_at_all_is_said(mixed, tmp_path: Path) -> None:
     cases = [Case("c", tuple(mixed.rows[3:]), "c", "a")]
     with pytest.raises(CohortError, match=r"none of the 2 images can be used.*ends early"):
-        prepare(tmp_path, mixed, cases, DECISIONS, Normalizer(), None)
+        prepare(tmp_path, mixed, cases, DECISIONS, Normalizer(), ENDLESS, None)
+
+
+def test_images_that_cannot_be_prepared_in_time_are_refused_early(
+    memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(0).normal(size=(1, 9, 9, 1))
+    volume = Volume(pixels, flat_affine(), modality="US", calibrated=False)
+    cohort = memory.of([{"volume": volume, "label": "a"}] * 40)
+    cases = [Case(row["key"], (row,), row["key"], "a") for row in cohort.rows]
+    now = [0.0]
+
+    def slow(row):
+        now[0] += 1.0  # a second an image
+        return volume
+
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr(cohort, "read", slow, raising=False)
+    short = Clock(0.0, 0.5)
+    with pytest.raises(BudgetError, match=r"40 images takes about 32 s more, and 18 s are left"):
+        prepare(tmp_path / "short", cohort, cases, DECISIONS, Normalizer(), short, None)
+    assert now[0] == 8
+    store = prepare(tmp_path / "long", cohort, cases, DECISIONS, Normalizer(), Clock(8.0, 1), None)
+    assert len(store.places) == 40

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from vesalius.errors import RunError
 from vesalius.tasks.run import Run
 from vesalius.tasks.segment.doubt import Doubt
-from vesalius.tasks.segment.quality import FEWEST, LEVEL, Quality, fit_quality
+from vesalius.tasks.segment.quality import FEWEST, LEVEL, Quality, fit_quality, on_one_level
 from vesalius.tasks.segment.scoring import load_quality
 
 
@@ -113,3 +113,18 @@ def test_a_run_without_lines_says_how_to_get_them(tmp_path: Path) -> None:
         load_quality(run)
     (tmp_path / "quality.json").write_text(f"[{json.dumps(Quality(0.1, 0.8).to_json())}]")
     assert load_quality(run) == [Quality(0.1, 0.8)]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 999), st.lists(st.floats(-0.3, 0.3), min_size=3, max_size=3))
+def test_folds_come_to_one_level_however_sure_their_networks_are(seed, shifts) -> None:
+    rng = np.random.default_rng(seed)
+    folds = np.repeat([0, 1, 2], 9)
+    expected = rng.uniform(0.4, 0.6, (27, 2))
+    moved = on_one_level(expected + np.array(shifts)[folds, None], folds.tolist())
+    plain = on_one_level(expected, folds.tolist())
+    np.testing.assert_allclose(moved, plain + np.mean(shifts))
+    medians = np.array([np.median(moved[folds == n], axis=0) for n in range(3)])
+    np.testing.assert_allclose(medians, np.broadcast_to(medians[0], (3, 2)))
+    within = np.diff(moved[:9], axis=0)
+    np.testing.assert_allclose(within, np.diff(expected[:9], axis=0))

@@ -188,14 +188,14 @@ def test_the_plan_divides_the_same_box_along_the_same_axes(entries, shape, spaci
     oriented = reorient(source)
     labels, along_plan = empty_labels(source, decisions)
     assert plan.shape == plan_shape(source, decisions)
-    assert along_plan.shape == oriented.shape
+    assert along_plan.shape == (1, *oriented.shape)
     voxels = np.random.default_rng(0).uniform(0, 1, (20, 3))
     for ends in (np.zeros(3), np.ones(3), *voxels):  # as shares of the box
         there = plan.affine @ [*(ends * plan.shape - 0.5), 1]
         np.testing.assert_allclose(
             there, oriented.affine @ [*(ends * oriented.shape - 0.5), 1], atol=1e-6
         )
-    along_plan[0, 0, 0] = 1
+    along_plan[0, 0, 0, 0] = 1
     (place,) = np.argwhere(labels.data[0])
     np.testing.assert_allclose(source.affine @ [*place, 1], oriented.affine @ [0, 0, 0, 1])
 

@@ -27,6 +27,7 @@ class Decathlon:
     test: frozenset[str]
     modality: str
     labels: Mapping[str, str]
+    channels: tuple[str, ...] = ()
     name: str = field(default="Decathlon")
 
     def describe(self, entry: Entry, catalog: Catalog) -> Facts | Mask | Passed:
@@ -39,6 +40,7 @@ class Decathlon:
             mask=mask if mask and catalog.has_image(mask) else "",
             mask_names=self.labels,
             modality=self.modality,
+            description=" | ".join(self.channels),
             split="test" if path in self.test else "",
         )
 
@@ -59,7 +61,8 @@ def find(catalog: Catalog) -> list[Decathlon]:
                 )
         listed = info.get("test") if isinstance(info.get("test"), list) else []
         test = [one.get("image") if isinstance(one, dict) else one for one in listed or []]
-        words = [word for name in text_map(info.get("modality")).values() for word in tokens(name)]
+        channels = text_map(info.get("modality"))
+        words = [word for name in channels.values() for word in tokens(name)]
         found.append(
             Decathlon(
                 entry.folder,
@@ -68,6 +71,7 @@ def find(catalog: Catalog) -> list[Decathlon]:
                 frozenset(_place(entry.folder, one) for one in test if isinstance(one, str)),
                 modality_of(words),
                 label_names(info.get("labels")),
+                tuple(channels.values()) if len(channels) > 1 else (),
             )
         )
     return found

@@ -3,6 +3,7 @@
 
 Source: nnU-Net's documentation of its dataset format (v1 and v2). The channels of a case
 (`_0000`, `_0001`, …) are one row with several files, in order: the row is what a segmenter reads.
+Where dataset.json says how many there are, a case may lack some of them.
 Cases of imagesTs are the official test split; those of imagesTr are `train` where the test cases
 have labels (labelsTs) and unassigned otherwise, so that a test set can be cut from them.
 """
@@ -43,27 +44,34 @@ class NnUnet:
         match = _CHANNEL.match(entry.name)
         if top not in _FOLDERS or not match:
             return Passed()
-        if int(match["channel"]):
-            zeroth = joined(entry.folder, f"{match['case']}_0000{match['suffix']}")
-            return Passed() if catalog.has_image(zeroth) else Facts()
-        files = [entry.path]
-        for number in range(1, _MOST_CHANNELS):
-            path = joined(entry.folder, f"{match['case']}_{number:04d}{match['suffix']}")
-            if not catalog.has_image(path):
-                break
-            files.append(path)
+        files = self._channels_of(entry.folder, match["case"], match["suffix"], catalog)
+        if not files:
+            return Facts()
+        if entry.path != next(iter(files.values())):
+            return Passed() if entry.path in files.values() else Facts()
         suffix = self.suffix or match["suffix"]
         mask = joined(self.base, _FOLDERS[top], match["case"] + suffix)
-        names = [self.channels.get(str(n), "") for n in range(len(files))]
+        names = [self.channels.get(str(number), "") for number in files]
         split = "test" if top == "imagesTs" else ("train" if self.tested else "")
         return Facts(
-            files=tuple(files),
+            files=tuple(files.values()),
             mask=mask if catalog.has_image(mask) else "",
             mask_names=self.labels,
             modality=modality_of([word for name in names for word in tokens(name)]),
-            description=" ".join(filter(None, names)),
+            description=" | ".join(filter(None, names)),
             split=split,
         )
+
+    def _channels_of(self, folder: str, case: str, suffix: str, catalog: Catalog) -> dict[int, str]:
+        """Return the channels of a case that are there, number -> path, in order."""
+        found: dict[int, str] = {}
+        for number in range(len(self.channels) or _MOST_CHANNELS):
+            path = joined(folder, f"{case}_{number:04d}{suffix}")
+            if catalog.has_image(path):
+                found[number] = path
+            elif not self.channels:  # how many there should be is not said
+                break
+        return found
 
     def _suffix_of(self, name: str) -> str:
         if self.suffix and name.endswith(self.suffix):
@@ -74,7 +82,7 @@ class NnUnet:
     def _first(self, case: str, images: str, catalog: Catalog) -> bool:
         folder = joined(self.base, images)
         suffixes = {m["suffix"] for name in catalog.sample(folder) if (m := _CHANNEL.match(name))}
-        return any(catalog.has_image(joined(folder, f"{case}_0000{s}")) for s in suffixes)
+        return any(self._channels_of(folder, case, suffix, catalog) for suffix in suffixes)
 
 
 def find(catalog: Catalog) -> list[NnUnet]:

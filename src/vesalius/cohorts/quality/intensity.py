@@ -36,9 +36,18 @@ def check_size(volume: Volume) -> Iterator[Finding]:
 
 
 def check_finite(volume: Volume) -> Iterator[Finding]:
-    """Name any NaN or infinity."""
+    """Name any NaN or infinity; channels without any number, among others, are a warning."""
     data = volume.data
     if data.dtype.kind != "f" or (isfinite(data.min()) and isfinite(data.max())):
+        return
+    absent = [n for n, channel in enumerate(data) if np.isnan(channel).all()]
+    if absent and len(absent) < len(data) and np.isfinite(np.delete(data, absent, axis=0)).all():
+        yield finding(
+            "non-finite-values",
+            f"{len(absent)} of {len(data)} channels hold no number: they count as missing",
+            {"channels": absent},
+            severity="warning",
+        )
         return
     bad = sum(int(np.count_nonzero(~np.isfinite(part))) for part in data.transpose(3, 0, 1, 2))
     yield finding(

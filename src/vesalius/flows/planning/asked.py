@@ -25,6 +25,7 @@ class Asked:
     case: str = "auto"
     minutes: float | None = None
     steps: int | None = None
+    folds: int = 1
     model: str = "auto"
     operating: str = ""
     encoder: PathLike | None = None
@@ -34,6 +35,9 @@ class Asked:
     split: PathLike | None = None
     ungrouped_split: bool = False
     seed: int = 0
+    labels: str = ""
+    ignore: str = ""
+    memory: int | None = None
 
     @property
     def budget(self) -> Json:
@@ -64,7 +68,10 @@ class Asked:
                 "make another plan"
             )
         request = held["request"]
-        names = ("target", "target_kind", "case", "model", "operating", "normalize", "seed")
+        names = (
+            "target", "target_kind", "case", "folds", "model", "operating", "normalize", "seed",
+            "labels", "ignore", "memory",
+        )  # fmt: skip
         return replace(
             self,
             **{name: request[name] for name in names},
@@ -82,6 +89,18 @@ class Asked:
         if self.task not in TASKS:
             raise UsageError(f"task must be one of {', '.join(TASKS)}, got '{self.task}'")
         check_budget(self.budget)
+        if self.folds < 1:
+            raise UsageError(f"folds must be 2 or more, or 1 for one network, got {self.folds}")
+        if self.folds > 1 and self.task != "segment":
+            raise UsageError(f"folds belong to segment, not to {self.task}; leave them out")
+        own = {"labels": self.labels, "ignore": self.ignore, "memory": self.memory}
+        given = [name for name, value in own.items() if value not in (None, "")]
+        if given and self.task != "segment":
+            raise UsageError(
+                f"{', '.join(given)} belong to segment, not to {self.task}; leave them out"
+            )
+        if self.memory is not None and self.memory <= 0:
+            raise UsageError(f"memory must be a number of bytes above 0, got {self.memory}")
         if self.seed < 0:
             raise UsageError(f"seed must not be negative, got {self.seed}")
         if self.task == "classify":
@@ -90,19 +109,20 @@ class Asked:
                     f"--from begins a network that --model names, and model is '{self.model}'"
                 )
             return
+        if self.start is not None and self.task == "detect":
+            raise UsageError("--from begins a network of classify or segment; leave it out")
         if self.target is not None:
             raise UsageError(
                 f"target belongs to classify; {self.task} learns {_LEARNED[self.task]} of the "
                 "cohort"
             )
-        own = {
+        of_classify = {
             "target_kind": self.target_kind,
             "case": self.case,
             "operating": self.operating,
             "encoder": self.encoder,
-            "from": self.start,
         }
-        given = [name for name, value in own.items() if value not in (None, "", "auto")]
+        given = [name for name, value in of_classify.items() if value not in (None, "", "auto")]
         if given:
             raise UsageError(
                 f"{', '.join(given)} belong to classify, not to {self.task}; leave them out"

@@ -6,12 +6,14 @@ The one place where a plan comes from, for every task.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vesalius.errors import UsageError
 from vesalius.flows.planning.asked import Asked
+from vesalius.flows.planning.flaws import flawed_images
+from vesalius.flows.planning.origin import check_origin
 from vesalius.types import Json, PathLike
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ class Data:
         split: of its rows; of a classifier with the cases held back for calibration.
         request: what was asked, as it is compared with that of an earlier run.
         encoder: what a plan says of the user's encoder file (classify), see `describe_encoder`.
+        folds: case key -> fold (segment); empty where one network is trained.
+        origin: the run to begin with.
     """
 
     cohort: Cohort
@@ -38,6 +42,14 @@ class Data:
     split: Split
     request: Json
     encoder: Json | None
+    folds: dict[str, int] = field(default_factory=dict)
+    origin: Run | None = None
+
+    def learned(self) -> list[Case]:
+        """Return the cases that training sees: with folds, those of validation too."""
+        from vesalius.tasks.segment.folds import learned
+
+        return learned(self.cases, self.split.rows, self.request["folds"])
 
     def subset(self, name: str) -> list[Case]:
         """Return the cases of one subset."""
@@ -68,6 +80,9 @@ def gather(asked: Asked, cohort: PathLike | Cohort) -> Data:
             from vesalius.tasks.classify.plan import describe_encoder
 
             encoder = describe_encoder(asked.encoder)
+    folds = _folds(asked, chosen, cases, split) if asked.folds > 1 else {}
+    if origin is not None:
+        check_origin(origin, asked.task, chosen, split, folds)
     request: Json = {
         "task": asked.task,
         "target": target,
@@ -75,7 +90,8 @@ def gather(asked: Asked, cohort: PathLike | Cohort) -> Data:
         "case": asked.case,
         "seed": asked.seed,
         "model": asked.model,
-        "from": "" if origin is None else _origin(origin, split),
+        "folds": asked.folds,
+        "from": "" if origin is None else origin.id,
         "encoder": "" if encoder is None else encoder["digest"],
         "operating": asked.operating,
         "budget": asked.budget,
@@ -84,9 +100,12 @@ def gather(asked: Asked, cohort: PathLike | Cohort) -> Data:
         "cohort": chosen.digest(),
         "split": split.digest(),
         "ungrouped_split": asked.ungrouped_split,
+        "labels": asked.labels,
+        "ignore": asked.ignore,
+        "memory": asked.memory,
         "plan": "",  # the id of the one that was handed in
     }
-    return Data(chosen, cases, split, request, encoder)
+    return Data(chosen, cases, split, request, encoder, folds, origin)
 
 
 def draft(data: Data) -> Json:
@@ -95,7 +114,7 @@ def draft(data: Data) -> Json:
     Raises:
         UsageError: an unknown model or method. CohortError: too few training cases.
     """
-    request = data.request
+    request, flawed = data.request, flawed_images(data)
     found, decisions, remarks = _decide(data)
     return {
         "task": request["task"],
@@ -112,7 +131,7 @@ def draft(data: Data) -> Json:
             "where": data.cohort.where,
         },
         "split_digest": request["split"],
-        "audit": [*data.cases.audit, *remarks, *data.split.audit],
+        "audit": [*data.cases.audit, *flawed, *remarks, *data.split.audit],
     }
 
 
@@ -163,34 +182,39 @@ def _held_back(split: Split, cohort: Cohort, cases: Cases, seed: int) -> Split:
     return replace(split, rows=rows, audit=(*split.audit, *lines))
 
 
-def _origin(run: Run, split: Split) -> str:
-    """Return the hash of the run to begin with; refuse what would leak from it."""
-    if run.task != "classify":
-        raise UsageError(f"--from takes a run of classify, got one of {run.task}")
-    if not run.finished:
-        raise UsageError(f"the run '{run.path}' that --from names is not finished")
-    seen = run.subsets()
-    leaked = sum(
-        subset != "train" and seen.get(key, subset) not in (subset, "test")
-        for key, subset in split.rows.items()
-    )
-    if leaked:
-        raise UsageError(
-            f"{leaked} images that this run is to be judged by were used by the run that --from "
-            f"names; give its split: --split {run.path / 'split.json'}"
-        )
-    return run.id
+def _folds(asked: Asked, cohort: Cohort, cases: Cases, split: Split) -> dict[str, int]:
+    """Return the fold of each case that training sees."""
+    from vesalius.tasks.cases import case_groups
+    from vesalius.tasks.segment.folds import assign_folds, learned
+
+    found = learned(cases, split.rows, asked.folds)
+    groups = {case.key: place for place, case in enumerate(found)}
+    if not asked.ungrouped_split:
+        groups = case_groups(cohort, found)
+    return assign_folds(found, groups, asked.folds, asked.seed)
 
 
 def _decide(data: Data) -> tuple[Json, Json, list[str]]:
     """Return fingerprint, decisions, and what the audit is to say of them."""
-    request, train = data.request, data.subset("train")
+    request, train = data.request, data.learned()
     asked = {name: request[name] for name in ("model", "budget", "normalize")}
     if request["task"] == "segment":
         from vesalius.tasks.segment import plan as segmentation
+        from vesalius.tasks.segment.remarks import remarks as about_data
 
         found = segmentation.fingerprint(data.cohort, train)
-        return found, segmentation.decide(found, **asked), []
+        asked |= {name: request[name] for name in ("labels", "ignore", "memory")}
+        decisions = segmentation.decide(found, **asked)
+        remarks: list[str] = []
+        if data.origin is not None:
+            from vesalius.tasks.segment.warm_start import take_over
+
+            kept = {name: request[name] for name in ("model", "normalize")}
+            decisions, remarks = take_over(decisions, data.origin, **kept)
+        decisions |= {"folds": request["folds"], "start": request["from"]}
+        if data.folds:
+            remarks = [*remarks, _on_folds(data)]
+        return found, decisions, [*about_data(found, decisions), *remarks]
     if request["task"] == "detect":
         from vesalius.tasks.detect import plan as detection
 
@@ -212,6 +236,16 @@ def _decide(data: Data) -> tuple[Json, Json, list[str]]:
     decisions["operating"] = _operating(request["operating"], target.kind)
     found["balance"] = balance(target, truths)
     return found, decisions, []
+
+
+def _on_folds(data: Data) -> str:
+    """Return what the audit says of the folds."""
+    sizes = [list(data.folds.values()).count(n) for n in range(data.request["folds"])]
+    return (
+        f"{len(sizes)} folds of {', '.join(map(str, sizes))} images, groups whole: training and "
+        "validation images alike. Each network learns from all folds but its own; scores of 'val' "
+        "are out of fold, the plan and the normalizer come from all of them"
+    )
 
 
 def _operating(asked: str, kind: str) -> Json:

@@ -20,18 +20,19 @@ from vesalius.types import Json, PathLike
 _NEEDED = {
     "": ("id", "task", "target", "seed", "request", "decisions", "cohort", "split_digest"),
     "request": (
-        "target", "target_kind", "case", "seed", "model", "from", "encoder", "operating", "budget",
-        "normalize", "where", "ungrouped_split",
+        "target", "target_kind", "case", "seed", "folds", "model", "from", "encoder", "operating",
+        "budget", "normalize", "where", "ungrouped_split", "labels", "ignore", "memory",
     ),
     "cohort": ("digest",),
 }  # fmt: skip
 # ends of the names of what is not for editing
 _KEPT = (
-    "decisions.labels", "decisions.values", "decisions.classes", "decisions.usual_count",
-    "decisions.always", "decisions.case", "decisions.target", "decisions.start",
-    "decisions.operating", "decisions.color", "decisions.orientation", "decisions.loss",
-    "optimizer.name", ".facts", ".spatial_dims", ".in_channels", ".channels", ".file", ".digest",
-    ".volumes",
+    "decisions.labels", "decisions.values", "decisions.folds", "decisions.classes",
+    "decisions.usual_count", "decisions.always", "decisions.case", "decisions.target",
+    "decisions.start", "decisions.operating", "decisions.color", "decisions.orientation",
+    "decisions.loss", "decisions.structures", "decisions.regions", "decisions.shares",
+    "decisions.ignore", "decisions.memory", "optimizer.name", ".facts", ".spatial_dims",
+    ".in_channels", ".channels", ".file", ".digest", ".volumes",
 )  # fmt: skip
 _ABOVE_ZERO = {
     "batch", "spacing", "patch", "window", "size", "slices", "views", "lr", "clip_norm",

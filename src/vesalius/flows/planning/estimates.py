@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vesalius.errors import DataError
+from vesalius.errors import BudgetError, DataError
 from vesalius.flows.planning.draft import Data
 from vesalius.flows.planning.memory import PeakMemory, held_memory
 from vesalius.flows.planning.trials import Trial, random_image, trials, views_of_image
@@ -42,11 +42,12 @@ def estimate(plan: Json, data: Data, encoder: PathLike | None) -> Json:
         `images`, how many are prepared, and `preparing_seconds`; `frozen`, for each encoder
         `seconds`; `networks`, for each `parameters`, `training_bytes` (memory that training takes
         beside what the process held before), `device_bytes` on a GPU, `seconds_per_step`,
-        `seconds_per_validation`, `steps` and `seconds`; `seconds` of everything. Fitting heads and
-        writing the report come on top.
+        `seconds_per_validation`, `steps` and `seconds`, with folds those of one of them and `folds`
+        their number; `left_out`, networks beside heads that the minutes are too few for, and why;
+        `seconds` of everything. Fitting heads and writing the report come on top.
 
     Raises:
-        BudgetError: the minutes do not suffice for ten steps.
+        BudgetError: the minutes do not suffice for ten steps, and there are no heads either.
     """
     from vesalius.training.device import place
 
@@ -69,11 +70,18 @@ def estimate(plan: Json, data: Data, encoder: PathLike | None) -> Json:
     result["networks"] = {}
     found_trials = trials(plan, data)
     left = 60 * decisions["budget"].get("minutes", 0.0) - spent
+    folds = decisions.get("folds", 1)
     for trial in found_trials:
-        measured, peak = _measure(trial, decisions, left / len(found_trials))
+        try:
+            measured, peak = _measure(trial, decisions, left / len(found_trials) / folds)
+        except BudgetError as error:
+            if not decisions.get("frozen"):  # whose heads would answer in its place
+                raise
+            result.setdefault("left_out", {})[trial.name] = str(error)
+            continue
         peaks.append(peak)
-        spent += measured["seconds"]
-        result["networks"][trial.name] = measured
+        spent += folds * measured["seconds"]
+        result["networks"][trial.name] = measured | ({"folds": folds} if folds > 1 else {})
     return {**result, "memory_bytes": max(peaks), "seconds": round(spent, 3)}
 
 
@@ -83,7 +91,7 @@ def _rows(plan: Json, data: Data) -> list[Json]:
     if plan["task"] == "segment":
         from vesalius.tasks.segment.fit import CHECKED
 
-        cases = data.subset("train") + data.subset("val")[:CHECKED]
+        cases = data.learned() + ([] if data.folds else data.subset("val")[:CHECKED])
     if plan["task"] == "classify":
         cases += data.subset("calibration")
     return [row for case in cases for row in case.rows]

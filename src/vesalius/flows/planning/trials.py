@@ -55,6 +55,9 @@ def trials(plan: Json, data: Data) -> list[Trial]:
     found, decisions = plan["fingerprint"], plan["decisions"]
     train, val = len(data.subset("train")), len(data.subset("val"))
     if plan["task"] == "segment":
+        if data.folds:  # all are learned from but those of one's own fold
+            val = len(data.folds) // decisions["folds"]
+            train = len(data.folds) - val
         return [_segment(found, decisions, train, val)]
     if plan["task"] == "detect":
         return [_detect(found, decisions, train, val)]
@@ -94,19 +97,22 @@ def random_image(decisions: Json, views: int) -> Image:
 def _segment(found: Json, decisions: Json, train: int, val: int) -> Trial:
     import torch
 
-    from vesalius.tasks.segment.argmax import Argmax
+    from vesalius.tasks.segment.above import labeler
     from vesalius.tasks.segment.fit import CHECKED
+    from vesalius.tasks.segment.objective import objective
     from vesalius.tasks.segment.predict import new_model
     from vesalius.tasks.segment.slide import lay_out, quarter_of, slide
+    from vesalius.tasks.segment.structures import Structures, answers
     from vesalius.training.augment import Augmentation, augment
-    from vesalius.training.loss import deep_supervision_loss, dice_cross_entropy
 
     patch, spacing = decisions["patch"], decisions["spacing"]
-    channels, classes = decisions["network"]["in_channels"], 1 + len(decisions["labels"])
+    channels, classes = decisions["network"]["in_channels"], answers(decisions)
+    structures, count = Structures.of(decisions), len(decisions["labels"])
     settings = Augmentation.from_json(decisions["augmentation"])
     rng = np.random.default_rng(0)
     images = torch.randn(decisions["batch"], channels, *patch)
-    labels = torch.randint(0, classes, (decisions["batch"], *patch))
+    codes = 2 ** (1 + count) if structures.regions else 1 + count
+    labels = torch.randint(0, codes, (decisions["batch"], *patch))
     i, j, k = _on_grid(found, spacing)
     whole = rng.normal(size=(channels, i, j, k)).astype(np.float16)
 
@@ -115,15 +121,13 @@ def _segment(found: Json, decisions: Json, train: int, val: int) -> Trial:
             images.to(where), settings, rng, labels=labels.to(where), spacing=tuple(spacing)
         )
         assert y is not None  # noqa: S101 - labels were given
-        logits = model(x)
-        if isinstance(logits, list):
-            return deep_supervision_loss(dice_cross_entropy, logits, y)
-        return dice_cross_entropy(logits, y)
+        return objective(model(x), y, structures)
 
     def check(model: nn.Module, where: torch.device) -> None:
         layout = lay_out((i, j, k), decisions, classes=classes, memory=quarter_of(where))
-        largest = Argmax(np.zeros((i, j, k), np.uint8), range(classes), layout.shape)
-        slide(lambda x: model(x.to(where)), whole, layout, largest.take, device=where)
+        out = np.zeros((structures.layers, i, j, k), np.uint8)
+        labels_of = labeler(out, range(1, 1 + count), layout.shape, regions=structures.regions)
+        slide(lambda x: model(x.to(where)), whole, layout, labels_of.take, device=where)
 
     checked = min(CHECKED, val)
     return Trial(

@@ -13,6 +13,7 @@ from vesalius.types import Json
 # format -> suffix of the written file
 FORMATS = {
     "dicom-seg": ".dcm",
+    "dicom-labelmap": ".dcm",  # a segmentation too, of one value a voxel (Supplement 243)
     "rtstruct": ".dcm",
     "nifti": ".nii.gz",
     "nrrd": ".seg.nrrd",
@@ -33,6 +34,8 @@ class Prediction:
         notes: images that were left out and why; structures to look at and why.
         answer: all that a classifier says: `label_set`, `outlier`, `abstained`, `influence`, ….
         expected_dice: for each label map, structure -> Dice score to be expected (segment).
+        geometry: of each label map's file, read back: `off_grid_mm` from the image's voxels,
+            `voxels_changed`; of contours `lowest_dice` of what they enclose (segment).
     """
 
     task: str
@@ -43,6 +46,7 @@ class Prediction:
     notes: tuple[str, ...] = ()
     answer: Mapping[str, Any] = field(default_factory=dict)
     expected_dice: tuple[Mapping[str, float], ...] = ()
+    geometry: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def predicted(self) -> str:
@@ -57,6 +61,7 @@ class Prediction:
             else {
                 "volumes_ml": [dict(volumes) for volumes in self.volumes_ml],
                 "expected_dice": [dict(scores) for scores in self.expected_dice],
+                "geometry": [dict(proof) for proof in self.geometry],
             }
         )
         return {

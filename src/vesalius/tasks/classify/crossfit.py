@@ -7,6 +7,7 @@ folds, then fitted again on all rows.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +18,13 @@ from torch import Tensor, nn
 
 from vesalius.tasks.classify.ensemble import losses
 from vesalius.tasks.classify.heads import Embedded, KnnHead, fit_head, new_head
-from vesalius.tasks.classify.method_choice import patient_folds
+from vesalius.tasks.classify.method_choice import FOLDS, patient_folds
 from vesalius.tasks.targets import Target
 from vesalius.types import Array, Json
 
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 NEIGHBORS = (5, 11, 25)
+_FEW = 64  # cases that tell how long a head takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,35 @@ def crossfit(
         new_head(chosen, features, facts, target), chosen, cases, truths, target, weights, seed
     )
     return Fitted(chosen, head, table, loss)
+
+
+def seconds_to_crossfit(
+    spec: Json,
+    cases: Embedded,
+    truths: Sequence[str],
+    target: Target,
+    *,
+    facts: Sequence[int],
+    weights: Tensor | None,
+) -> float:
+    """Return how long `crossfit` takes, about, from one fit on a few of the cases.
+
+    The few are spread evenly; each strength is counted, though the search may end before.
+    """
+    count = len(truths)
+    few = np.unique(np.linspace(0, count - 1, max(_FEW, count // 8)).astype(int))
+    variants = _variants(spec)
+
+    def fit(some: Array) -> None:
+        fresh = new_head(variants[0], cases.items.shape[1], facts, target)
+        told = [truths[int(place)] for place in some]
+        fit_head(fresh, variants[0], cases.take(some), told, target, weights, 0)
+
+    fit(few[:8])  # the first call is slower
+    begun = time.perf_counter()
+    fit(few)
+    once = (time.perf_counter() - begun) * count / len(few)
+    return once * ((FOLDS - 1) * len(variants) + 1)  # a fold is fitted on the others
 
 
 def answers(head: nn.Module, cases: Embedded, target: Target) -> Array:

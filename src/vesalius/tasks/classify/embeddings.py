@@ -7,6 +7,7 @@ maximum and the middle slice.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from vesalius.tasks.classify.store import Store
 from vesalius.types import Json, Progress
 
 _VIEWS_AT_ONCE = 64
+_TRIED, _LONG_ENOUGH = 4, 1.0  # images at a time, and seconds, to tell how fast it is
 FILE = "file"  # an encoder of the user's, kept in the run's folder
 
 
@@ -141,6 +143,22 @@ def embed_store(
                 progress("embedding images", start + len(part), len(keys))
         write_atomically(path, lambda stream: np.save(stream, table))
     return dict(zip(keys, torch.from_numpy(table), strict=True))
+
+
+def seconds_to_embed(path: Path, encoder: FrozenEncoder, store: Store) -> float:
+    """Return how long `embed_store` takes, about, from a few images; 0 where it was done before."""
+    if path.exists():
+        return 0.0
+    keys = sorted(store.places)[:_VIEWS_AT_ONCE]
+    encoder.image(store.image(keys[0]))  # the first call is slower
+    count, begun = 0, time.perf_counter()
+    for start in range(0, len(keys), _TRIED):
+        part = [store.image(key) for key in keys[start : start + _TRIED]]
+        encoder.images(part)
+        count += sum(len(image.views) for image in part)
+        if time.perf_counter() - begun > _LONG_ENOUGH:
+            break
+    return (time.perf_counter() - begun) / count * len(store.array)
 
 
 def embedded(cases: Sequence[Sequence[tuple[Tensor, tuple[int, ...]]]]) -> Embedded:

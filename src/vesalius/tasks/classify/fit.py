@@ -3,7 +3,8 @@
 
 1. The views of all images are written to the run's cache.
 2. Frozen, pretrained encoders embed them; heads are cross-fitted on training and validation cases.
-3. The plan's networks are trained on training cases, the best state by validation kept.
+3. The plan's networks are trained on training cases, the best state by validation kept. What of
+   2 and 3 does not fit into the minutes is left out, and the audit says so.
 4. The heads' mixture is selected on what they said of training and validation cases when these
    were held out; then that mixture and the networks are weighed on validation cases.
 5. Calibration, label sets and the refusal of outliers are fitted on calibration cases, which
@@ -13,25 +14,28 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from vesalius.errors import CohortError, DataError
+from vesalius.errors import BudgetError, CohortError, DataError
 from vesalius.files import write_json
 from vesalius.tasks.cases import Case, Cases, case_groups
-from vesalius.tasks.classify.batch import FACTS
-from vesalius.tasks.classify.crossfit import crossfit
-from vesalius.tasks.classify.embeddings import FrozenEncoder, embed_store, embedded
+from vesalius.tasks.classify.candidates import (
+    REFERENCES,
+    Rows,
+    embed,
+    embeddings_path,
+    fit_heads,
+    fit_networks,
+)
+from vesalius.tasks.classify.clock import Clock
+from vesalius.tasks.classify.embeddings import FrozenEncoder
 from vesalius.tasks.classify.ensemble import losses, mix, select
-from vesalius.tasks.classify.heads import Embedded
-from vesalius.tasks.classify.members import HeadMember, Member, NetworkMember, save_members
-from vesalius.tasks.classify.network import Lesson, measure, train_network
+from vesalius.tasks.classify.members import HeadMember, Member, save_members
 from vesalius.tasks.classify.outliers import OutlierScore
 from vesalius.tasks.classify.predict import (
     TRUST,
@@ -42,38 +46,17 @@ from vesalius.tasks.classify.predict import (
     means,
 )
 from vesalius.tasks.classify.scoring import write_scores
-from vesalius.tasks.classify.store import Store, prepare
+from vesalius.tasks.classify.store import prepare
 from vesalius.tasks.classify.thresholds import choose_threshold
 from vesalius.tasks.classify.trust import Trust, fit_trust
-from vesalius.tasks.classify.warm_start import network_weights
 from vesalius.tasks.normalizing import fitted_normalizer
 from vesalius.tasks.run import Run
 from vesalius.tasks.targets import Target
-from vesalius.training import checkpoint, device
+from vesalius.training import checkpoint
 from vesalius.types import Array, Json, PathLike, Progress
 
 if TYPE_CHECKING:
     from vesalius.cohorts import Cohort
-
-
-_REFERENCES = 5000  # training cases that outliers are compared with
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """The cases of each subset that have an image at least, and their views."""
-
-    store: Store
-    target: Target
-    groups: dict[str, int]  # case key -> what must lie in one fold
-    train: list[Case]
-    val: list[Case]
-    calibration: list[Case]
-
-    @property
-    def pool(self) -> list[Case]:
-        """What heads are fitted on."""
-        return [*self.train, *self.val]
 
 
 def train_run(
@@ -99,18 +82,27 @@ def train_run(
     parts = {name: cases.subset(subsets, name) for name in ("train", "val", "calibration")}
     if not parts["val"]:
         raise CohortError("the split has no validation cases; give a --split file that has")
+    measured = run.plan["measured"]
+    clock = Clock.of(decisions["budget"], started, measured.get("left_out", {}))
     normalizer = fitted_normalizer(run, cohort, parts["train"])
     everything = [case for part in parts.values() for case in part]
-    store = prepare(run.path / "cache", cohort, everything, decisions, normalizer, progress)
+    store = prepare(run.path / "cache", cohort, everything, decisions, normalizer, clock, progress)
     target = Target.from_json(decisions["target"])
     groups = case_groups(cohort, everything)
-    rows = _Rows(store, target, groups, *(store.served(part) for part in parts.values()))
+    rows = Rows(store, target, groups, *(store.served(part) for part in parts.values()))
     if not rows.val or not rows.train:
         raise CohortError("no image of training or of validation can be used: see `vesalius check`")
     encoders = [FrozenEncoder(spec, run.path) for spec in decisions["frozen"]]
-    heads, said = _heads(run, rows, encoders, progress)
-    run, networks, held = _networks(run, rows, started, progress, start)
+    heads, said = fit_heads(run, rows, encoders, clock, progress)
+    if heads:
+        run = run.measure(left_out=clock.left_out)
+    run, networks, held = fit_networks(run, rows, clock, progress, start)
     members: list[Member] = [*heads, *networks]
+    if not members:
+        raise BudgetError(
+            f"nothing can be trained: {'; '.join(clock.lines())}; give more --minutes"
+        )
+    run = run.note(*clock.lines()).measure(left_out=clock.left_out)
     weights, held = _weigh(rows, said, held)
     raw = mix(held, weights)
     run, mixture = _keep(run, members, held, weights, encoders, rows)
@@ -127,98 +119,15 @@ def train_run(
     read = {case.key for case in rows.val}
     unread = [case for case in parts["val"] if case.key not in read]
     failures = [Answer(None, store.lost(case)) for case in unread]
-    write_scores(run, [*rows.val, *unread], [*answers, *failures], "val")
+    write_scores(run, [*rows.val, *unread], [*answers, *failures], "val", groups)
     (run.path / "cache" / "views.json").unlink(missing_ok=True)  # first: no index without views
     shutil.rmtree(run.path / "cache", ignore_errors=True)
     lost = [f"image {key} could not be prepared: {why}" for key, why in store.failures.items()]
     return run.note(*trust.notes, *lost).measure(finished=True)
 
 
-def _heads(
-    run: Run, rows: _Rows, encoders: Sequence[FrozenEncoder], progress: Progress | None
-) -> tuple[list[Member], list[Array]]:
-    """Return fitted heads, and what they said of the pool's cases when these were held out."""
-    members: list[Member] = []
-    held = []
-    pool, decisions = rows.pool, run.decisions
-    for number, encoder in enumerate(encoders):
-        spec = decisions["frozen"][number]
-        cases = _embed(run, rows, number, encoder, pool, progress)
-        for place, head in enumerate(spec["heads"], 1):
-            fitted = crossfit(
-                head,
-                cases,
-                [case.truth for case in pool],
-                [rows.groups[case.key] for case in pool],
-                rows.target,
-                facts=[len(decisions["facts"][fact]) for fact in FACTS],
-                weights=_weights(decisions),
-                seed=int(run.plan["seed"]),
-            )
-            name = f"{spec['encoder']}-{spec['size']}-{head['name']}"
-            members.append(HeadMember(name, number, fitted.spec, fitted.head, rows.target))
-            held.append(fitted.held_out)
-            if progress is not None:
-                progress("fitting heads", place, len(spec["heads"]))
-    return members, held
-
-
-def _embed(
-    run: Run,
-    rows: _Rows,
-    number: int,
-    encoder: FrozenEncoder,
-    cases: Sequence[Case],
-    progress: Progress | None,
-) -> Embedded:
-    path = run.path / "cache" / f"embeddings-{number}.npy"
-    table = embed_store(path, encoder, rows.store, progress)
-    keys = [[r["key"] for r in case.rows if r["key"] in table] for case in cases]
-    return embedded([[(table[k], rows.store.facts[k]) for k in case] for case in keys])
-
-
-def _networks(
-    run: Run,
-    rows: _Rows,
-    started: float,
-    progress: Progress | None,
-    start: PathLike | None,
-) -> tuple[Run, list[Member], list[Array]]:
-    """Train the plan's networks; return them and what they say of the validation cases."""
-    decisions = run.decisions
-    fabric = device.start(decisions["precision"])
-    measured: Json = dict(run.plan["measured"].get("networks", {}))
-    members: list[Member] = []
-    held = []
-    for number, spec in enumerate(decisions["networks"]):
-        name = spec["name"]
-        seed = int(run.plan["seed"]) + number
-        lesson = Lesson(
-            spec, rows.store, rows.train, rows.val, rows.target, _weights(decisions), seed,
-            None if start is None else network_weights(start, spec, decisions["target"]),
-        )  # fmt: skip
-        if name not in measured:
-            asked = _share(decisions["budget"], started, len(decisions["networks"]) - number)
-            measured[name] = measure(lesson, asked, fabric, started, finals=4)
-            run = run.measure(networks=measured)
-        folder = run.path / "networks" / name
-        model, outcome = train_network(lesson, folder, measured[name], fabric, progress)
-        measured[name] = {
-            **measured[name],
-            "steps_done": outcome.steps,
-            "best_step": outcome.best_step,
-            "ended": outcome.ended,
-            "training_seconds": round(outcome.seconds, 1),
-        }
-        run = run.measure(networks=measured)
-        member = NetworkMember(name, spec, model, rows.target)
-        members.append(member)
-        held.append(member.answer([rows.store.images(case) for case in rows.val], {}))
-    return run, members, held
-
-
 def _weigh(
-    rows: _Rows, heads: Sequence[Array], networks: Sequence[Array]
+    rows: Rows, heads: Sequence[Array], networks: Sequence[Array]
 ) -> tuple[Array, list[Array]]:
     """Return each member's weight, heads first, and its answers to the validation cases."""
     own = np.zeros(0)
@@ -232,17 +141,9 @@ def _weigh(
     return weights, [*on_val, *networks]
 
 
-def _select(rows: _Rows, tables: Sequence[Array], cases: Sequence[Case]) -> Array:
+def _select(rows: Rows, tables: Sequence[Array], cases: Sequence[Case]) -> Array:
     truths, groups = [c.truth for c in cases], [rows.groups[c.key] for c in cases]
     return select(tables, truths, groups, rows.target)
-
-
-def _share(asked: Json, started: float, networks: int) -> Json:
-    """Return the budget of the next of some networks: its part of the minutes that are left."""
-    if "minutes" not in asked:
-        return asked
-    spent = (time.monotonic() - started) / 60
-    return {"minutes": spent + max(0.0, float(asked["minutes"]) - spent) / networks}
 
 
 def _keep(
@@ -251,7 +152,7 @@ def _keep(
     held: Sequence[Array],
     weights: Array,
     encoders: Sequence[FrozenEncoder],
-    rows: _Rows,
+    rows: Rows,
 ) -> tuple[Run, Mixture]:
     """Save the members that weigh anything, and return their mixture."""
     codes = rows.target.encode([case.truth for case in rows.val])
@@ -275,30 +176,31 @@ def _keep(
     return run, Mixture(chosen, serving, weights[kept])
 
 
-def _trust(run: Run, mixture: Mixture, rows: _Rows) -> Trust:
+def _trust(run: Run, mixture: Mixture, rows: Rows) -> Trust:
     """Fit calibration, label sets and the refusal of outliers."""
     cases = rows.calibration
     truths, patients = [c.truth for c in cases], [rows.groups[c.key] for c in cases]
     if not cases:
         return fit_trust(np.empty((0, 0)), truths, patients, rows.target, None, None)
     raw, embeddings = mixture.answer([rows.store.images(case) for case in cases])
-    inside = _embeddings(run, rows, mixture, rows.train[:_REFERENCES])
+    inside = _embeddings(run, rows, mixture, rows.train[:REFERENCES])
     labels = None
     if rows.target.kind in ("binary", "multiclass", "ordinal"):
-        labels = rows.target.encode([case.truth for case in rows.train[:_REFERENCES]])
+        labels = rows.target.encode([case.truth for case in rows.train[:REFERENCES]])
     outliers = OutlierScore.fit(inside, labels)
     return fit_trust(raw, truths, patients, rows.target, outliers, embeddings)
 
 
-def _embeddings(run: Run, rows: _Rows, mixture: Mixture, cases: Sequence[Case]) -> Array:
+def _embeddings(run: Run, rows: Rows, mixture: Mixture, cases: Sequence[Case]) -> Array:
     """Return what `Mixture.embeddings` does, from the cache where a frozen encoder gives them."""
     if not mixture.encoders:
         return mixture.embeddings([rows.store.images(case) for case in cases])
     number = min(mixture.encoders)
-    return means(_embed(run, rows, number, mixture.encoders[number], cases, None))
+    path = embeddings_path(run, number)
+    return means(embed(path, rows, mixture.encoders[number], cases, None))
 
 
-def _operating(trust: Trust, asked: Json, raw: Array, rows: _Rows) -> Trust:
+def _operating(trust: Trust, asked: Json, raw: Array, rows: Rows) -> Trust:
     """Choose the threshold that was asked for, on validation cases."""
     if not asked:
         return trust
@@ -313,8 +215,3 @@ def _operating(trust: Trust, asked: Json, raw: Array, rows: _Rows) -> Trust:
     )
     notes = (*trust.notes, line, point.note)
     return replace(trust, operating=point, notes=tuple(note for note in notes if note))
-
-
-def _weights(decisions: Json) -> Tensor | None:
-    held = decisions["class_weights"]
-    return None if held is None else torch.tensor(held, dtype=torch.float32)

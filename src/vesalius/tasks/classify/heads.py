@@ -27,6 +27,7 @@ _EPOCHS, _BATCH, _RATE, _DECAY = 10, 32, 1e-3, 0.5
 _HIDDEN = 128
 _LOST = 0.3  # chance of a training case to lose one of its modalities, or some images
 _UNTOLD = 0.2  # ... to come without its facts
+_FAR = 5.0  # standard deviations beyond which a feature counts as so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class LinearHead(nn.Module):
     def on(self, items: Tensor, facts: Tensor, present: Tensor) -> Tensor:
         """Return the same from what `Embedded.padded` gives."""
         table = self.table(items, facts, present)
-        logits: Tensor = self.layer((table - self.center) / self.width)
+        logits: Tensor = self.layer(_standard(table, self))
         return logits
 
     def table(self, items: Tensor, facts: Tensor, present: Tensor) -> Tensor:
@@ -154,7 +155,7 @@ class SetHead(nn.Module):
 
     def on(self, items: Tensor, facts: Tensor, present: Tensor) -> Tensor:
         """Return the same from what `Embedded.padded` gives."""
-        hidden = self.project(self.dropout((items - self.center) / self.width))
+        hidden = self.project(self.dropout(_standard(items, self)))
         for column, table in enumerate(self.facts):
             hidden = hidden + table(facts[..., column])
         pooled, _ = self.pooling(torch.relu(hidden), present)
@@ -237,7 +238,7 @@ def _solve(
 ) -> None:
     table = head.table(*cases.padded())
     head.center, head.width = table.mean(0), _width(table)
-    table = (table - head.center) / head.width
+    table = _standard(table, head)
     nn.init.zeros_(head.layer.weight)
     nn.init.zeros_(head.layer.bias)
     optimizer = torch.optim.LBFGS(
@@ -304,6 +305,14 @@ def _thinned(cases: Embedded) -> Embedded:
         lengths.append(len(rows))
     chosen = torch.cat(keep)
     return Embedded(cases.items[chosen], cases.facts[chosen], tuple(lengths))
+
+
+def _standard(table: Tensor, head: LinearHead | SetHead) -> Tensor:
+    """Return features in standard deviations of training, those far out drawn in.
+
+    Many features of an encoder are nearly always 0; one that is not, once, must not shout.
+    """
+    return ((table - head.center) / head.width).clamp(-_FAR, _FAR)
 
 
 def _width(table: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from vesalius.tasks.classify.model import SetClassifier
 from vesalius.tasks.targets import Target
 from vesalius.types import Array, Json
 
-_CASES_AT_ONCE = 16
+CASES_AT_ONCE = 16
 
 
 class Member(Protocol):
@@ -87,8 +87,8 @@ class NetworkMember:
         device = next(self.module.parameters()).device
         parts = []
         with torch.inference_mode():
-            for start in range(0, len(cases), _CASES_AT_ONCE):
-                batch = make_batch(cases[start : start + _CASES_AT_ONCE]).to(device)
+            for start in range(0, len(cases), CASES_AT_ONCE):
+                batch = make_batch(cases[start : start + CASES_AT_ONCE]).to(device)
                 logits = self.module(batch)
                 if self.spec["mirror"]:
                     logits = (logits + self.module(mirrored(batch))) / 2

@@ -21,6 +21,10 @@ from vesalius.networks.pretrained import INPUT_SCALE, load_pretrained
 from vesalius.tasks.classify.batch import FACTS, Batch
 from vesalius.types import Json
 
+# Of batch normalization's running statistics. The 0.01 of EfficientNet is for the hundred thousands
+# of steps of ImageNet: after a hundred, answers would still rest on the statistics of photographs.
+_MOMENTUM = 0.1
+
 
 class SetClassifier(nn.Module):
     """Encoder, facts, pooling over the images of each case, dropout and a linear layer."""
@@ -49,6 +53,9 @@ class SetClassifier(nn.Module):
         )
         if flat:
             self.encoder = to_acs(self.encoder)
+        for module in self.encoder.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.momentum = _MOMENTUM
         self.size = int(spec["size"])
         self.scale = INPUT_SCALE if network["weights"] == "imagenet" else 1.0
         features = int(self.encoder.features)  # type: ignore[arg-type]  # of every image network

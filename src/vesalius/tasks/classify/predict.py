@@ -19,7 +19,7 @@ from vesalius.tasks.classify.batch import Image, fact_codes, make_batch
 from vesalius.tasks.classify.embeddings import FrozenEncoder, embedded
 from vesalius.tasks.classify.ensemble import mix
 from vesalius.tasks.classify.heads import Embedded
-from vesalius.tasks.classify.members import Member, NetworkMember, load_members
+from vesalius.tasks.classify.members import CASES_AT_ONCE, Member, NetworkMember, load_members
 from vesalius.tasks.classify.trust import Trust
 from vesalius.tasks.classify.views import make_views
 from vesalius.tasks.run import Run
@@ -85,9 +85,11 @@ class Mixture:
         where = next(network.module.parameters()).device
         with torch.inference_mode():
             parts = []
-            for case in cases:
-                batch = make_batch([case]).to(where)
-                parts.append((batch.mixing @ network.module.encode(batch.views)).mean(0).cpu())
+            for start in range(0, len(cases), CASES_AT_ONCE):
+                some = cases[start : start + CASES_AT_ONCE]
+                batch = make_batch(some).to(where)
+                items = (batch.mixing @ network.module.encode(batch.views)).cpu()
+                parts += [one.mean(0) for one in torch.split(items, [len(c) for c in some])]
         return torch.stack(parts).numpy()
 
 

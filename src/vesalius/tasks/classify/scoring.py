@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ from vesalius.metrics import (
     ordinal_summary,
     regression_summary,
 )
-from vesalius.tasks.cases import Case
+from vesalius.tasks.cases import Case, case_groups
 from vesalius.tasks.classify.conformal import expected_coverage
 from vesalius.tasks.classify.ensemble import losses
 from vesalius.tasks.classify.predict import Answer, Classifier
@@ -50,17 +50,32 @@ def score_cases(
         answers.append(answer)
         if progress is not None:
             progress(f"scoring {split}", len(answers), len(cases))
-    return write_scores(run, cases, answers, split)
+    return write_scores(run, cases, answers, split, case_groups(cohort, cases))
 
 
-def write_scores(run: Run, cases: Sequence[Case], answers: Sequence[Answer], split: str) -> Json:
-    """Write predictions and metrics of one subset from its answers."""
+def write_scores(
+    run: Run,
+    cases: Sequence[Case],
+    answers: Sequence[Answer],
+    split: str,
+    groups: Mapping[str, int],
+) -> Json:
+    """Write predictions and metrics of one subset from its answers.
+
+    Args:
+        run: that answered.
+        cases: of the subset.
+        answers: to each of them.
+        split: name of the subset.
+        groups: case key -> group, of `cases.case_groups`: intervals come from draws of groups,
+            which hold whole patients and, where no file names a patient, images that look alike.
+    """
     target = Target.from_json(run.decisions["target"])
     trivial = np.full(max(1, len(target.classes)), 1 / max(1, len(target.classes)))
     failed = np.array([answer.probabilities is None for answer in answers])
     table = np.stack([trivial if a.probabilities is None else a.probabilities for a in answers])
     truths = [case.truth for case in cases]
-    rows = prediction_rows(cases, answers, table, target, split)
+    rows = prediction_rows(cases, answers, table, target, split, groups)
     run.write_predictions(split, rows)
     summary = _summary(run, target, cases, table, rows, failed)
     held = [answer.label_set for answer in answers]
@@ -84,7 +99,7 @@ def _summary(
     failed: Array,
 ) -> Json:
     """Return the scores that belong to the kind of target."""
-    truths, patients = [case.truth for case in cases], [case.patient for case in cases]
+    truths, patients = [case.truth for case in cases], [row["group"] for row in rows]
     common: Json = {
         "failed": failed,
         "groups": {name: [str(row[name]) for row in rows] for name in GROUPS},
@@ -116,19 +131,26 @@ def _summary(
 
 
 def prediction_rows(
-    cases: Sequence[Case], answers: Sequence[Answer], table: Array, target: Target, split: str
+    cases: Sequence[Case],
+    answers: Sequence[Answer],
+    table: Array,
+    target: Target,
+    split: str,
+    groups: Mapping[str, int],
 ) -> list[Json]:
     """Return one row per case."""
     codes = target.encode([case.truth for case in cases])
     loss = losses(table, codes, target)
     predicted = target.predicted(table)
     names = [f"p_{name}" for name in target.classes] or ["value"]
+    named: dict[int, str] = {}  # a group bears the name of its first patient
     rows = []
     for place, (case, answer) in enumerate(zip(cases, answers, strict=True)):
         lost = answer.probabilities is None
         row: Json = {
             "key": case.key,
             "patient": case.patient,
+            "group": named.setdefault(groups[case.key], case.patient),
             "split": split,
             "truth": case.truth,
             "predicted": None if lost else predicted[place],

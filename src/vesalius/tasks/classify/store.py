@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +11,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vesalius.errors import CohortError, DataError
+from vesalius.errors import BudgetError, CohortError, DataError
 from vesalius.files import fsync_file, read_json, write_json
 from vesalius.normalization import Normalizer
 from vesalius.tasks.cases import Case
 from vesalius.tasks.classify.batch import Image, fact_codes
+from vesalius.tasks.classify.clock import Clock
 from vesalius.tasks.classify.views import make_views
 from vesalius.types import Array, Json, Progress
 
 if TYPE_CHECKING:
     from vesalius.cohorts import Cohort
+
+_TELLING = (2.0, 8)  # seconds, and images, after which the pace is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +67,14 @@ def prepare(
     cases: Sequence[Case],
     decisions: Json,
     normalizer: Normalizer,
+    clock: Clock,
     progress: Progress | None,
 ) -> Store:
     """Write the views of every image below `folder`, one image in memory at a time.
 
     Raises:
         CohortError: no image can be used.
+        BudgetError: the first images show that all of them do not fit into the minutes.
     """
     index = folder / "views.json"
     rows = [row for case in cases for row in case.rows]
@@ -79,9 +85,10 @@ def prepare(
     else:
         folder.mkdir(parents=True, exist_ok=True)
         places, failures, shape = {}, {}, []
-        total = 0
+        total, begun = 0, time.monotonic()
         with (folder / "views.f16").open("wb") as stream:
             for done, row in enumerate(rows, 1):
+                _refuse_late(clock, time.monotonic() - begun, done - 1, len(rows))
                 try:
                     views = make_views(cohort.read(row), decisions, normalizer)
                 except DataError as error:
@@ -103,3 +110,16 @@ def prepare(
     array = np.memmap(folder / "views.f16", np.float16, "r", shape=tuple(shape))
     facts = {row["key"]: fact_codes(row, decisions["facts"]) for row in rows}
     return Store(array, places, failures, facts)
+
+
+def _refuse_late(clock: Clock, spent: float, done: int, count: int) -> None:
+    """Raise as soon as the images seen so far tell that all do not fit into the minutes."""
+    if clock.minutes is None or spent < _TELLING[0] or not _TELLING[1] <= done < count / 2:
+        return
+    needed = spent / done * (count - done)
+    if needed > clock.left:
+        raise BudgetError(
+            f"preparing the {count} images takes about {needed:.0f} s more, and {clock.left:.0f} s "
+            f"are left; give at least {clock.minutes + (needed - clock.left) / 60 + 0.5:.1f} "
+            "minutes, or choose fewer rows with --where"
+        )

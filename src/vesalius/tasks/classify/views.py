@@ -9,19 +9,17 @@ from torch.nn import functional
 
 from vesalius.geometry import reorient
 from vesalius.normalization import Normalizer
+from vesalius.tasks.classify.slices import depth_axis, places_of_slices
 from vesalius.types import Array, Json
 from vesalius.volume import Volume
-
-_EDGE = 0.1  # of a volume's extent, left out at either end
 
 
 def make_views(volume: Volume, decisions: Json, normalizer: Normalizer) -> Array:
     """Return the views of one image, `(n, C, size, size[, size])` float16.
 
-    A 2D image gives one view; of a volume, evenly spaced slices across its coarsest axis (axial
-    where voxels are cubes) of each channel, or the volume as a whole where the plan says 3D. The
-    longest side is scaled to the plan's size, proportions in millimeters are kept, the rest is
-    padded with the darkest value.
+    A 2D image gives one view; a volume some slices of each channel (see `slices`), or itself as a
+    whole where the plan says 3D. The longest side is scaled to the plan's size, proportions in
+    millimeters are kept, the rest is padded with the darkest value.
 
     Raises:
         DataError: the image is empty, constant or not finite.
@@ -50,11 +48,8 @@ def _slices(volume: Volume, count: int) -> tuple[Array, Array]:
     if volume.calibrated:
         volume = reorient(volume, "LPS")
     spacing = np.asarray(volume.spacing)
-    coarse = spacing.max() > 1.5 * spacing.min() and volume.calibrated
-    axis = int(spacing.argmax()) if coarse else 2
-    length = volume.shape[axis]
-    places = _EDGE + (1 - 2 * _EDGE) * (np.arange(count) + 0.5) / count
-    chosen = np.unique((places * length).astype(int).clip(0, length - 1))
+    axis = depth_axis(spacing, calibrated=volume.calibrated)
+    chosen = places_of_slices(volume.data, axis, count)
     slices = np.moveaxis(volume.data, axis + 1, 1)[:, chosen]  # (c, n, i, j)
     return slices.reshape(-1, 1, *slices.shape[2:]), np.delete(spacing, axis)
 

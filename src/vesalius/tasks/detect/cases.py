@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from vesalius.errors import CohortError
-from vesalius.tasks.cases import Case, Cases, class_order
+from vesalius.tasks.cases import Case, Cases, class_order, flaws
 from vesalius.types import Json
 
 if TYPE_CHECKING:
@@ -38,15 +38,11 @@ def detection_cases(cohort: Cohort) -> Cases:
     audit = [f"{len(flat)} images with boxes"]
     if len(flat) < len(rows):
         audit.append(f"{len(rows) - len(flat)} images have no boxes, or slices, and are left out")
-    findings = cohort.findings()
-    errors = findings[findings["severity"] == "error"]
     cases = [
         Case(row["key"], (row,), row["patient"] or row["key"])
         for row in sorted(flat, key=lambda row: str(row["key"]))
     ]
-    return Cases(
-        tuple(cases), "image", tuple(audit), frozenset(str(key) for key in errors["key"] if key)
-    )
+    return Cases(tuple(cases), "image", tuple(audit), flaws(cohort))
 
 
 def box_classes(cases: Iterable[Case]) -> dict[str, int]:

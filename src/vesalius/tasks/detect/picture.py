@@ -32,7 +32,7 @@ def draw_boxes(volume: Volume, boxes: Boxes, classes: Sequence[str]) -> bytes:
     """
     from PIL import Image, ImageDraw
 
-    image = Image.fromarray(_pixels(volume)).convert("RGB")
+    image = Image.fromarray(pixels_of(volume)).convert("RGB")
     factor = min(1.0, LONGEST / max(image.size))
     if factor < 1:
         image = image.resize((round(image.width * factor), round(image.height * factor)))
@@ -61,8 +61,8 @@ def _with_legend(image: Image.Image, boxes: Boxes, classes: Sequence[str]) -> by
     return stream.getvalue()
 
 
-def _pixels(volume: Volume) -> Array:
-    """Return `(rows, columns[, 3])` uint8."""
+def pixels_of(volume: Volume) -> Array:
+    """Return a 2D image as `(rows, columns[, 3])` uint8, columns along its axis i."""
     data = volume.data[:3] if len(volume.data) >= 3 else volume.data[:1]
     if data.dtype != np.uint8:
         values = np.asarray(data, np.float64)

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vesalius.errors import DataError
-from vesalius.metrics.detection import count_scores, detection_scores, match_images
+from vesalius.metrics.detection import (
+    count_scores,
+    detection_scores,
+    match_images,
+    precision_recall,
+)
 from vesalius.tasks.cases import Case
 from vesalius.tasks.detect.boxes import Boxes, boxes_of, empty
 from vesalius.tasks.detect.predict import Detected, Detector
@@ -57,13 +62,14 @@ def score_cases(
             progress(f"scoring {split}", done, len(cases))
     run.write_predictions(split, rows)
     patients = [case.patient for case in cases]
-    scores = []
+    scores, curves = [], {}
     for label, name in enumerate(classes):
         matched = match_images(
             [(b.corners[b.labels == label], b.scores[b.labels == label]) for b in found],
             [b.corners[b.labels == label] for b in truth],
         )
         scores += detection_scores(matched, patients, label=name)
+        curves[name] = precision_recall(matched)
         scores += count_scores(
             np.array([row[f"count_{name}"] for row in rows]),
             np.array([row[f"true_{name}"] for row in rows]),
@@ -79,6 +85,7 @@ def score_cases(
         "n_patients": len(set(patients)),
         "n_failed": sum(row["failed"] for row in rows),
         "scores": [score.to_json() for score in scores],
+        "precision_recall": curves,
     }
     return run.write_metrics(split, summary)
 

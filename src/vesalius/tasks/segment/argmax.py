@@ -19,7 +19,7 @@ from torch import Tensor
 from vesalius.errors import DataError
 from vesalius.types import Array, Shape3
 
-_TILE = 32  # voxels along an edge: small enough for a processor's cache
+_TILE = 1 << 15  # voxels: small enough for a processor's cache
 
 
 class Argmax:
@@ -34,7 +34,7 @@ class Argmax:
     def __init__(self, out: Array, values: Sequence[int], shape: Shape3) -> None:
         self.out = out
         self.values = np.array(values, out.dtype)
-        self.axes = [_Axis(n, voxels) for n, voxels in zip(shape, out.shape, strict=True)]
+        self.axes = axes_of(shape, out.shape)
 
     def take(self, block: Tensor, corner: Shape3) -> None:
         """Write every voxel whose neighbors among the logits' voxels are in the block.
@@ -46,25 +46,16 @@ class Argmax:
         Raises:
             DataError: a logit is not a number.
         """
-        pieces = [
-            list(axis.pieces(first, planes, block.device))
-            for axis, first, planes in zip(self.axes, corner, block.shape[1:], strict=True)
-        ]
-        for tile in itertools.product(*pieces):
-            into = tuple(piece.voxels for piece in tile)
-            logits = block[(slice(None), *(piece.planes for piece in tile))]
+        for into, logits, weights in tiles(self.axes, block, corner):
             # A class that is nowhere as large as another one everywhere is nowhere the largest.
             able = logits.amax((1, 2, 3)) >= logits.amin((1, 2, 3)).max()
             classes: list[int] = able.nonzero().flatten().tolist()
             if not classes:
-                raise DataError(
-                    "the network's answer is not a number in places; look for values far out of "
-                    "range in the image, or train again"
-                )
+                raise not_a_number()
             if len(classes) == 1:
                 self.out[into] = self.values[classes[0]]
             else:
-                largest = _largest(logits, classes, [piece.weights for piece in tile])
+                largest = _largest(logits, classes, weights)
                 self.out[into] = self.values[largest.cpu().numpy()]
 
 
@@ -75,15 +66,18 @@ class _Piece:
     weights: Tensor | None  # (voxels, planes); None where each voxel is a plane
 
 
-class _Axis:
-    """`voxels` that divide evenly the length which `planes` of logits divide."""
+class Axis:
+    """`voxels` that divide evenly the length which `planes` of logits divide.
 
-    def __init__(self, planes: int, voxels: int) -> None:
+    Taken in tiles of at most `edge` voxels.
+    """
+
+    def __init__(self, planes: int, voxels: int, edge: int) -> None:
         place = np.clip((np.arange(voxels) + 0.5) * planes / voxels - 0.5, 0, planes - 1)
         self.planes, self.same = planes, planes == voxels
         self.before = np.minimum(np.floor(place).astype(int), max(0, planes - 2))
         self.share = (place - self.before).astype(np.float32)  # of the plane after
-        self.step = min(_TILE, max(1, _TILE * planes // voxels))
+        self.step = min(edge, max(1, edge * planes // voxels))
 
     def pieces(self, first: int, count: int, device: torch.device) -> Iterator[_Piece]:
         """Yield the voxels between planes `first` and `first + count - 1`, a few at a time."""
@@ -107,12 +101,51 @@ class _Axis:
                 )
 
 
+def axes_of(shape: Sequence[int], voxels: Sequence[int]) -> list[Axis]:
+    """Return the axes of logits of a shape and of the voxels that divide the same box.
+
+    Tiles are cubes as far as the box is wide enough for them, and flat in a flat one.
+    """
+    edges, room = [0] * len(voxels), _TILE
+    for left, axis in zip(range(len(voxels), 0, -1), np.argsort(voxels), strict=True):
+        edges[axis] = max(1, min(voxels[axis], round(room ** (1 / left))))
+        room //= edges[axis]
+    return [Axis(*each) for each in zip(shape, voxels, edges, strict=True)]
+
+
+def tiles(
+    axes: Sequence[Axis], block: Tensor, corner: Shape3
+) -> Iterator[tuple[tuple[slice, ...], Tensor, list[Tensor | None]]]:
+    """Yield the output's voxels, the logits around them, and each axis' weights, tile by tile.
+
+    Args:
+        axes: along i, j and k.
+        block: `(classes, i, j, k)`.
+        corner: its first voxel in the whole of the logits.
+    """
+    pieces = [
+        list(axis.pieces(first, planes, block.device))
+        for axis, first, planes in zip(axes, corner, block.shape[1:], strict=True)
+    ]
+    for tile in itertools.product(*pieces):
+        logits = block[(slice(None), *(piece.planes for piece in tile))]
+        yield tuple(p.voxels for p in tile), logits, [p.weights for p in tile]
+
+
+def not_a_number() -> DataError:
+    """Return the error for logits that are no numbers."""
+    return DataError(
+        "the network's answer is not a number in places; look for values far out of range in the "
+        "image, or train again"
+    )
+
+
 def _largest(logits: Tensor, classes: Sequence[int], weights: Sequence[Tensor | None]) -> Tensor:
     """Return which of some classes, in rising order, is the largest in each voxel of a tile."""
-    best = _between(logits[classes[0]], weights).clone()
+    best = between(logits[classes[0]], weights).clone()
     index = torch.full(best.shape, classes[0], dtype=torch.int16, device=best.device)
     for number in classes[1:]:
-        here = _between(logits[number], weights)
+        here = between(logits[number], weights)
         wins = here > best
         torch.maximum(best, here, out=best)
         # Numbers rise: the latest that wins is the largest, and faster found than by a mask.
@@ -120,8 +153,8 @@ def _largest(logits: Tensor, classes: Sequence[int], weights: Sequence[Tensor | 
     return index
 
 
-def _between(values: Tensor, weights: Sequence[Tensor | None]) -> Tensor:
-    """Interpolate one class along i, j and k."""
+def between(values: Tensor, weights: Sequence[Tensor | None]) -> Tensor:
+    """Interpolate one class `(i, j, k)` by each axis' weights."""
     along_i, along_j, along_k = weights
     if along_k is not None:
         values = values @ along_k.T

@@ -11,6 +11,8 @@ from scipy import ndimage
 from vesalius.errors import DataError
 from vesalius.geometry import grid_with_spacing, reorient, resample, same_grid
 from vesalius.normalization import Normalizer
+from vesalius.tasks.segment.channels import given_channels, missing_channels
+from vesalius.tasks.segment.structures import Structures
 from vesalius.types import Array, Json, Shape3
 from vesalius.volume import LabelMap, Volume
 
@@ -23,7 +25,13 @@ def to_plan(volume: Volume, decisions: Json, normalizer: Normalizer) -> Volume:
     Raises:
         DataError: it cannot be normalized, or has another number of channels than the plan's.
     """
-    values = normalizer.apply(volume.with_data(_channels(volume, decisions))).data
+    given = given_channels(volume, decisions)
+    missing = missing_channels(given, decisions)
+    if missing:
+        given = given.copy()
+        given[missing] = 0
+    values = normalizer.apply(volume.with_data(given)).data
+    values[missing] = 0
     oriented = _orient(Volume(values, volume.affine), decisions)
     affine, shape = _plan_grid(oriented, decisions)
     old, new = np.asarray(oriented.spacing), np.linalg.norm(affine[:3, :3], axis=0)
@@ -36,33 +44,38 @@ def to_plan(volume: Volume, decisions: Json, normalizer: Normalizer) -> Volume:
 
 
 def mask_to_plan(mask: LabelMap, volume: Volume, decisions: Json) -> Array:
-    """Return class indices `(i, j, k)` uint8 on the plan's grid; 0 for labels not in the plan.
+    """Return codes `(i, j, k)` on the plan's grid (see `structures`); 0 for labels not in the plan.
 
     Raises:
-        DataError: the mask does not lie on the image's grid.
+        DataError: the mask does not lie on the image's grid, or structures overlap that must not.
     """
-    indexed = class_indices(mask, volume, decisions)
-    oriented = _orient(LabelMap(indexed[None], volume.affine), decisions)
+    codes = mask_codes(mask, volume, Structures.of(decisions))
+    oriented = _orient(LabelMap(codes[None], volume.affine), decisions)
     affine, shape = _plan_grid(oriented, decisions)
     out: Array = np.ascontiguousarray(resample(oriented, affine, shape).data[0])
     return out
 
 
-def class_indices(mask: LabelMap, volume: Volume, decisions: Json) -> Array:
-    """Return class indices `(i, j, k)` uint8 on the image's own grid.
+def mask_codes(mask: LabelMap, volume: Volume, structures: Structures) -> Array:
+    """Return codes `(i, j, k)` on the image's own grid.
 
     Raises:
-        DataError: the mask does not lie on the image's grid.
+        DataError: the mask does not lie on the image's grid, or structures overlap that must not.
+    """
+    refuse_off_grid(mask, volume)
+    return structures.encode(mask)
+
+
+def refuse_off_grid(mask: LabelMap, volume: Volume) -> None:
+    """Raise where a mask does not lie on its image's grid.
+
+    Raises:
+        DataError: says the two shapes.
     """
     if not same_grid(mask.affine, mask.shape, volume.affine, volume.shape, tolerance_mm=0.1):
         raise DataError(
             f"the mask's grid {mask.shape} is not the image's {volume.shape} at the same place"
         )
-    out = np.zeros(mask.shape, np.uint8)
-    for layer in mask.data:
-        for index, value in enumerate(decisions["values"], 1):
-            out[layer == value] = index
-    return out
 
 
 def plan_shape(volume: Volume, decisions: Json) -> Shape3:
@@ -73,20 +86,21 @@ def plan_shape(volume: Volume, decisions: Json) -> Shape3:
 def empty_labels(source: Volume, decisions: Json) -> tuple[LabelMap, Array]:
     """Return a label map of zeros on the source's grid, and its voxels along the plan's axes.
 
-    The second `(i, j, k)` is a view of the first: what is written there stands in the map. It
-    divides the same box as the plan's grid, which is made from the source's.
+    The second `(layer, i, j, k)` is a view of the first: what is written there stands in the map.
+    It divides the same box as the plan's grid, which is made from the source's. There is one layer,
+    or one a structure where structures may overlap.
     """
-    values = decisions["values"]
+    values, structures = decisions["values"], Structures.of(decisions)
     dtype = np.uint8 if max(values) < 256 else np.int32
     labels = LabelMap(
-        np.zeros((1, *source.shape), dtype),
+        np.zeros((structures.layers, *source.shape), dtype),
         source.affine,
         modality="SEG",
         calibrated=source.calibrated,
         source=source.source,
         names=dict(zip(values, decisions["labels"], strict=True)),
     )
-    return labels, _orient(labels, decisions).data[0]
+    return labels, _orient(labels, decisions).data
 
 
 def _orient(volume: V, decisions: Json) -> V:
@@ -98,18 +112,3 @@ def _plan_grid(volume: Volume, decisions: Json) -> tuple[Array, Shape3]:
     if np.allclose(wanted, volume.spacing, rtol=0.01):
         return volume.affine, volume.shape
     return grid_with_spacing(volume, (float(wanted[0]), float(wanted[1]), float(wanted[2])))
-
-
-def _channels(volume: Volume, decisions: Json) -> Array:
-    wanted = decisions["network"]["in_channels"]
-    data, have = volume.data, len(volume.data)
-    if have == wanted:
-        return data
-    if decisions["color"] and have == 1:
-        return np.repeat(data, 3, axis=0)
-    if decisions["color"] and have > 3:
-        return data[:3]
-    if volume.is_2d and wanted == 1 and have in (3, 4):  # a gray image stored in color
-        gray: Array = data[:3].mean(axis=0, keepdims=True)
-        return gray
-    raise DataError(f"the image has {have} channels, the plan expects {wanted}")

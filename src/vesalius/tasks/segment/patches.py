@@ -16,6 +16,7 @@ from vesalius.normalization import Normalizer
 from vesalius.tasks.cases import Case
 from vesalius.tasks.segment.grid import mask_to_plan, to_plan
 from vesalius.tasks.segment.slide import patch3
+from vesalius.tasks.segment.structures import Structures
 from vesalius.types import Array, Json, Progress
 
 if TYPE_CHECKING:
@@ -37,11 +38,11 @@ class Prepared:
         return _mapped(self.folder / f"{key}.image.npy")
 
     def label(self, key: str) -> Array:
-        """Return `(i, j, k)` uint8 class indices, on disk."""
+        """Return `(i, j, k)` codes (see `structures`), on disk."""
         return _mapped(self.folder / f"{key}.label.npy")
 
     def spots(self, key: str) -> Array:
-        """Return `(n, 4)`: class index and voxel of some of the foreground."""
+        """Return `(n, 4)`: a structure's place, from 1 on, and a voxel; of some of its voxels."""
         return _mapped(self.folder / f"{key}.spots.npy")
 
 
@@ -63,12 +64,15 @@ def prepare(
     if index.exists():
         record = read_json(index)
         return Prepared(folder, frozenset(record["keys"]), record["failures"])
+    structures = Structures.of(decisions)
     keys: list[str] = []
     failures: dict[str, str] = {}
     for done, case in enumerate(cases, 1):
         (row,) = case.rows
         try:
             volume = cohort.read(row)
+            if volume.is_2d and len(decisions["patch"]) == 3:
+                raise DataError("a single slice, and the plan's network takes volumes")
             label = mask_to_plan(cohort.read_mask(row), volume, decisions)
             image = to_plan(volume, decisions, normalizer).data.astype(np.float16)
         except DataError as error:
@@ -76,7 +80,7 @@ def prepare(
             continue
         np.save(folder / f"{case.key}.image.npy", image)
         np.save(folder / f"{case.key}.label.npy", label)
-        np.save(folder / f"{case.key}.spots.npy", _spots(label, len(decisions["labels"])))
+        np.save(folder / f"{case.key}.spots.npy", _spots(label, structures))
         keys.append(case.key)
         if progress is not None:
             progress("preparing images", done, len(cases))
@@ -165,11 +169,11 @@ def _mapped(path: Path) -> Array:
     return array
 
 
-def _spots(label: Array, classes: int) -> Array:
+def _spots(label: Array, structures: Structures) -> Array:
     rng = np.random.default_rng(0)
     parts = [np.empty((0, 4), np.int32)]
-    for index in range(1, classes + 1):
-        voxels = np.flatnonzero(label == index)
+    for index in range(1, len(structures.sources) + 1):
+        voxels = np.flatnonzero(structures.members(label, index))
         if len(voxels) > _SPOTS:
             voxels = rng.choice(voxels, _SPOTS, replace=False)
         places = np.stack(np.unravel_index(voxels, label.shape), 1)

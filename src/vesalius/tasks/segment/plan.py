@@ -7,35 +7,32 @@ the median image, pooling per axis by spacing), cut down to what the machine at 
 
 from __future__ import annotations
 
-import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 
-from vesalius.errors import CohortError, DataError, UsageError, did_you_mean
-from vesalius.geometry import axis_codes
+from vesalius.errors import BudgetError, UsageError, did_you_mean
 from vesalius.networks import SEGMENTATION_NETWORKS
 from vesalius.networks.pretrained import INPUT_SCALE
-from vesalius.tasks.augmentation import any_way_up, value_changes
-from vesalius.tasks.cases import Case
+from vesalius.tasks.augmentation import any_way_up, segmentation_changes
 from vesalius.tasks.normalizing import method_name
+from vesalius.tasks.segment.choice import choose
+from vesalius.tasks.segment.fingerprint import fingerprint as fingerprint
+from vesalius.tasks.segment.footprint import training_bytes
+from vesalius.tasks.segment.objective import described
+from vesalius.tasks.segment.structures import Structures
 from vesalius.training.device import best_precision
 from vesalius.types import Array, Json
 
-if TYPE_CHECKING:
-    from vesalius.cohorts import Cohort
-
-MASKS = 300  # training masks that are read to learn the labels
-THIN = 12  # slices below which a volume is treated slice by slice
 ANISOTROPIC = 3.0  # times coarser than the other axes
 MIN_EDGE = 4  # voxels left at the coarsest level
 MOST_LEVELS = 5
 MOST_WIDTH = 256
 MAX_EPOCHS = 400
+LEAST_BATCH = 2
+CHANNEL_DROPOUT = 0.1  # probability that a channel among several is left out of a patch
 _STEMS = {"large": 128, "medium": 32}  # stem of an encoder -> shortest side of the patch for it
 _COARSEST = {"large": 32, "medium": 16, "small": 8}  # ... -> what the patch is a multiple of
 _SIDES = {"left", "right", "l", "r", "lt", "rt", "lh", "rh", "sin", "dex"}
@@ -50,44 +47,15 @@ _LIMITS = {
 }
 
 
-def fingerprint(cohort: Cohort, train: Sequence[Case]) -> Json:
-    """Return shapes, spacings (RAS order for volumes), channels and labels of training images.
-
-    Raises:
-        CohortError: no training image, or no mask with anything in it.
-    """
-    rows = [row for case in train for row in case.rows]
-    if not rows:
-        raise CohortError("the training subset holds no image with a mask; check the split")
-    flat = np.median([row["shape"][3] for row in rows]) < THIN
-    grids = [_grid(row, reorder=not flat) for row in rows]
-    labels, read = _labels(cohort, rows)
-    if not labels:
-        raise CohortError(
-            f"none of the {read} training masks holds a label other than 0; look at the masks "
-            "with `vesalius check`"
-        )
-    shapes = np.array([shape for shape, _ in grids])
-    spacings = np.array([spacing for _, spacing in grids])
-    return {
-        "images": len(rows),
-        "spatial_dims": 2 if flat else 3,
-        "channels": int(np.median([row["shape"][0] for row in rows])),
-        "modalities": dict(sorted(Counter(row["modality"] or "" for row in rows).items())),
-        "median_shape": np.median(shapes, axis=0).round().astype(int).tolist(),
-        "median_spacing": np.median(spacings, axis=0).round(4).tolist(),
-        "fine_spacing": np.percentile(spacings, 10, axis=0).round(4).tolist(),
-        "labels": labels,
-        "masks_read": read,
-    }
-
-
 def decide(
     found: Json,
     *,
     model: str,
     budget: Json,
     normalize: str = "auto",
+    labels: str = "",
+    ignore: str = "",
+    memory: int | None = None,
 ) -> Json:
     """Return the decisions that follow from a fingerprint and the device; a function of both.
 
@@ -96,9 +64,11 @@ def decide(
         model: one of `SEGMENTATION_NETWORKS`, or `auto`.
         budget: `{"minutes": m}` or `{"steps": n}`.
         normalize: an intensity method, or `auto`.
+        labels, ignore: what is to be learned and what counts nowhere, see `choice.choose`.
+        memory: bytes that training may take; the patch, and the batch, shrink until it does.
 
     Raises:
-        UsageError: an unknown model.
+        UsageError: an unknown model or label. BudgetError: the memory does not suffice.
     """
     name = "unet" if model == "auto" else model
     if name not in SEGMENTATION_NETWORKS:
@@ -106,61 +76,36 @@ def decide(
             f"model must be auto or one of {', '.join(SEGMENTATION_NETWORKS)} for segment, got "
             f"'{model}'.{did_you_mean(model, ('auto', *SEGMENTATION_NETWORKS))}"
         )
-    labels: dict[str, str] = found["labels"]  # value -> name
+    chosen = choose(found["labels"], found.get("overlaps", ()), labels=labels, ignore=ignore)
     dims, large = found["spatial_dims"], torch.cuda.is_available()
-    limit, windows = _LIMITS[dims, large]
-    spacing = _target_spacing(found, dims)
-    extent = np.array(found["median_shape"][:dims]) * found["median_spacing"][:dims]
-    while np.prod(extent / spacing) > windows * limit:  # coarsen the finer axes first
-        spacing = np.where(spacing < 0.5 * spacing.max(), spacing * 1.03, spacing)
-        if (spacing >= 0.5 * spacing.max()).all():
-            spacing = spacing * 1.03
-    shape = np.maximum(1, np.round(extent / spacing)).astype(int)
-    patch, strides, kernels = _topology(shape, spacing, limit)
-    while windows == 1 and (shape > patch).any():  # a patch is to see the whole image
-        spacing = spacing * 1.02
-        shape = np.maximum(1, np.round(extent / spacing)).astype(int)
-        patch, strides, kernels = _topology(shape, spacing, limit)
     color = dims == 2 and found["channels"] >= 3
     channels = 3 if color else found["channels"]
-    network = {"name": name, "spatial_dims": dims, "in_channels": channels, "weights": "random"}
-    if name in ("unet", "resenc-unet"):
-        base = 32 if large else 16
-        widths = [min(MOST_WIDTH, base * 2**level) for level in range(len(strides))]
-        options: Json = {"widths": widths, "strides": strides, "kernels": kernels}
-    else:
-        stem = next((s for s, least in _STEMS.items() if min(patch) >= least), "small")
-        options = {"stem": stem}
-        patch = [_up(size, _COARSEST[stem]) for size in patch]
-        if name == "light-unet" and stem == "large" and channels in (1, 3) and dims == 2:
-            network["weights"] = "imagenet"
-            options["input_scale"] = INPUT_SCALE
-    if name != "fcn":
-        options["deep_supervision"] = True
-    network["options"] = options
     kinds = found["modalities"]
+    shape, spacing = _grid(found, dims, *_LIMITS[dims, large])
     fine = np.flatnonzero(spacing < ANISOTROPIC * spacing.min()).tolist()
-    batch = max(2, min(8, (4 if dims == 2 else 2) * limit // int(np.prod(patch))))
-    return {
-        "labels": list(labels.values()),
-        "values": [int(value) for value in labels],
-        "network": network,
+    decisions = {
+        **chosen,
+        "shares": _shares(found, chosen) if chosen["regions"] else [],
+        "network": {"name": name, "spatial_dims": dims, "in_channels": channels},
         "color": color,
+        "channels": [] if color else found.get("channel_names", []),
+        "channel_dropout": CHANNEL_DROPOUT if channels > 1 and not color else 0.0,
         "orientation": "RAS" if dims == 3 else "native",
         "spacing": [round(float(value), 4) for value in spacing],
-        "patch": [int(size) for size in patch],
-        "batch": batch,
+        "patch": [],
+        "batch": 0,
+        "memory": memory,
         "forced_foreground": 1 / 3,
         "normalization": method_name(normalize),
         "augmentation": {
             "rotation": 180.0 if any_way_up(kinds, color=color) else 15.0,
             "scale": 0.2,
             "shift": 0.05,
-            "flips": _flips(kinds, labels.values(), dims, color=color),
+            "flips": _flips(kinds, chosen["labels"], dims, color=color),
             "planes": [[a, b] for a in fine for b in fine if a < b],
-            **value_changes(kinds, color=color),
+            **segmentation_changes(kinds, color=color),
         },
-        "loss": "soft Dice over the batch plus cross-entropy",
+        "loss": described(Structures.of(chosen)),
         "optimizer": {
             "name": "AdamW",
             "lr": 2e-3,
@@ -173,6 +118,70 @@ def decide(
         "precision": best_precision(),
         "budget": budget,
     }
+    limit, _ = _LIMITS[dims, large]
+    whole = decisions | _network_and_patch(decisions, shape, spacing, limit, large=large)
+    if memory is None:
+        return whole
+    return _within_memory(whole, shape, spacing, limit, large=large)
+
+
+def _within_memory(whole: Json, shape: Array, spacing: Array, limit: int, *, large: bool) -> Json:
+    """Return the decisions with the largest patch, then the largest batch, that the memory holds.
+
+    Raises:
+        BudgetError: the smallest patch does not fit.
+    """
+    memory, least = whole["memory"], (2 * MIN_EDGE) ** len(shape)
+    while True:
+        needed = training_bytes(whole | {"batch": LEAST_BATCH})
+        if needed <= memory:
+            break
+        if limit <= least:
+            raise BudgetError(
+                f"training takes at least {needed / 1e9:.2f} GB, with patches of "
+                f"{'x'.join(map(str, whole['patch']))} voxels, allowed are {memory / 1e9:.2f} GB; "
+                "give more --memory, or a lighter --model (light-unet)"
+            )
+        limit = max(least, int(0.8 * limit))
+        whole = whole | _network_and_patch(whole, shape, spacing, limit, large=large)
+    while training_bytes(whole) > memory:
+        whole = whole | {"batch": whole["batch"] - 1}
+    return whole
+
+
+def _network_and_patch(
+    decisions: Json, shape: Array, spacing: Array, limit: int, *, large: bool
+) -> Json:
+    """Return `network`, `patch` and `batch` for patches of at most `limit` voxels, about."""
+    name, dims = decisions["network"]["name"], len(shape)
+    channels = decisions["network"]["in_channels"]
+    patch, strides, kernels = _topology(shape, spacing, limit)
+    weights = "random"
+    if name in ("unet", "resenc-unet"):
+        base = 32 if large else 16
+        widths = [min(MOST_WIDTH, base * 2**level) for level in range(len(strides))]
+        options: Json = {"widths": widths, "strides": strides, "kernels": kernels}
+    else:
+        stem = next((s for s, least in _STEMS.items() if min(patch) >= least), "small")
+        options = {"stem": stem}
+        patch = [_up(size, _COARSEST[stem]) for size in patch]
+        if name == "light-unet" and stem == "large" and channels in (1, 3) and dims == 2:
+            weights = "imagenet"
+            options["input_scale"] = INPUT_SCALE
+    if name != "fcn":
+        options["deep_supervision"] = True
+    batch = (4 if dims == 2 else 2) * limit // int(np.prod(patch))
+    return {
+        "network": {
+            "name": name,
+            "spatial_dims": dims,
+            "in_channels": channels,
+            "weights": weights,
+            "options": options,
+        },
+        "patch": [int(size) for size in patch],
+        "batch": max(LEAST_BATCH, min(8, batch)),
+    }
 
 
 def cache_bytes(found: Json, decisions: Json) -> int:
@@ -180,8 +189,39 @@ def cache_bytes(found: Json, decisions: Json) -> int:
     dims = found["spatial_dims"]
     extent = np.prod(np.array(found["median_shape"]) * found["median_spacing"])
     grid = [*decisions["spacing"], *found["median_spacing"][dims:]]
-    bytes_each = 2 * decisions["network"]["in_channels"] + 1
+    bytes_each = (
+        2 * decisions["network"]["in_channels"] + Structures.of(decisions).code_dtype.itemsize
+    )
     return int(1.2 * found["images"] * bytes_each * extent / np.prod(grid))
+
+
+def _grid(found: Json, dims: int, limit: int, windows: int) -> tuple[Array, Array]:
+    """Return shape and spacing of the median image on the plan's grid.
+
+    Args:
+        found: of `fingerprint`.
+        dims: axes of the network.
+        limit: voxels of a patch.
+        windows: patches that the image may be worth.
+    """
+    spacing = _target_spacing(found, dims)
+    extent = np.array(found["median_shape"][:dims]) * found["median_spacing"][:dims]
+    while np.prod(extent / spacing) > windows * limit:  # coarsen the finer axes first
+        spacing = np.where(spacing < 0.5 * spacing.max(), spacing * 1.03, spacing)
+        if (spacing >= 0.5 * spacing.max()).all():
+            spacing = spacing * 1.03
+    shape = np.maximum(1, np.round(extent / spacing)).astype(int)
+    while windows == 1 and (shape > _topology(shape, spacing, limit)[0]).any():
+        spacing = spacing * 1.02  # a patch is to see the whole image
+        shape = np.maximum(1, np.round(extent / spacing)).astype(int)
+    return shape, spacing
+
+
+def _shares(found: Json, chosen: Json) -> list[float]:
+    """Return the share of the training images' voxels that each structure has."""
+    shares = found["shares"]
+    each = [sum(shares[str(v)] for v in values) for values in chosen["structures"].values()]
+    return [round(min(1.0, share), 6) for share in each]
 
 
 def _flips(modalities: Iterable[str], names: Iterable[str], dims: int, *, color: bool) -> list[int]:
@@ -246,41 +286,3 @@ def _levels(patch: Array, spacing: Array) -> tuple[list[list[int]], list[list[in
 
 def _kernel(step: Array) -> list[int]:
     return [3 if value < 2 * step.min() else 1 for value in step.tolist()]
-
-
-def _grid(row: Json, *, reorder: bool) -> tuple[list[int], list[float]]:
-    """Return `(shape, spacing)` along i, j, k, or along right, anterior, superior."""
-    shape, spacing = list(row["shape"][1:]), list(row["spacing"])
-    if not reorder or not row["affine"]:
-        return shape, spacing
-    codes = axis_codes(np.array(row["affine"], dtype=float).reshape(4, 4))
-    world = ["LRPAIS".index(code) // 2 for code in codes]
-    order = [world.index(axis) for axis in range(3)]
-    return [shape[n] for n in order], [spacing[n] for n in order]
-
-
-def _labels(cohort: Cohort, rows: list[Json]) -> tuple[dict[str, str], int]:
-    """Return value -> name over training masks, and how many were read."""
-    rng = np.random.default_rng(0)
-    names: dict[int, str] = {}
-    found: set[int] = set()
-    read = 0
-    for place in rng.permutation(len(rows))[:MASKS]:
-        row = rows[place]
-        for value, name in json.loads(row["mask_names"] or "{}").items():
-            names.setdefault(int(value), str(name))
-        try:
-            mask = cohort.read_mask(row)
-        except DataError:
-            continue  # named when the image is prepared
-        read += 1
-        found |= {int(value) for value in np.unique(mask.data) if value != 0}
-        for value, name in mask.names.items():
-            names.setdefault(int(value), str(name))
-    taken: set[str] = set()
-    out: dict[str, str] = {}
-    for value in sorted(found):
-        name = names.get(value) or f"label-{value}"
-        out[str(value)] = name if name not in taken else f"{name}-{value}"
-        taken.add(name)
-    return out, read

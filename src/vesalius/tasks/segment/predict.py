@@ -3,49 +3,93 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vesalius.errors import RunError
+from vesalius.errors import RunError, UsageError
 from vesalius.networks import build
+from vesalius.networks.memory_format import answering_innermost, innermost
 from vesalius.networks.pretrained import load_pretrained
 from vesalius.normalization import Normalizer
 from vesalius.tasks.run import Run
-from vesalius.tasks.segment.argmax import Argmax
+from vesalius.tasks.segment.above import labeler
+from vesalius.tasks.segment.answering import begin_at_shares
 from vesalius.tasks.segment.doubt import Doubt
+from vesalius.tasks.segment.ensemble import Ensemble, mirrored
+from vesalius.tasks.segment.exported import exported_network
+from vesalius.tasks.segment.footprint import sums_bytes
 from vesalius.tasks.segment.grid import empty_labels, plan_shape, to_plan
-from vesalius.tasks.segment.slide import Layout, lay_out, quarter_of, slide
+from vesalius.tasks.segment.largest_piece import keep_largest, kept_labels
+from vesalius.tasks.segment.slide import Layout, Network, lay_out, slide
+from vesalius.tasks.segment.structures import answers
 from vesalius.training import device
 from vesalius.types import Json, Shape3
 from vesalius.volume import LabelMap, Volume
 
 
 class Segmenter:
-    """A trained model with its normalizer, in evaluation mode, at the plan's precision."""
+    """A trained model with its normalizer, in evaluation mode, at the plan's precision.
 
-    def __init__(self, model: nn.Module, decisions: Json, normalizer: Normalizer) -> None:
+    Args:
+        model: one network, or the ensemble of a plan with folds.
+        decisions: of the plan.
+        normalizer: of the run.
+        largest: structures of which only the largest piece is kept, see `largest_piece`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        decisions: Json,
+        normalizer: Normalizer,
+        *,
+        largest: Sequence[str] = (),
+    ) -> None:
         self.decisions = decisions
         self.normalizer = normalizer
+        self.largest = tuple(largest)
         self.fabric = device.start(decisions["precision"])
         self.model = model.to(self.fabric.device).eval()
+        # Engines of exported networks, which have no weights here, lay out memory themselves.
+        self.near = self.fabric.device.type == "cpu" and any(True for _ in model.parameters())
+        if self.near:
+            answering_innermost(self.model)
 
     @classmethod
     def load(cls, run: Run) -> Self:
-        """Load a run's weights; nothing is unpickled.
+        """Load a run's weights, or the network of an exported one; nothing is unpickled.
 
         Raises:
             RunError: the run is of another task, or incomplete.
         """
         if run.task != "segment":
             raise RunError(f"the run must be of the task 'segment', got '{run.task}'")
-        model = new_model(run.decisions, 0)
-        model.load_state_dict(run.weights())
-        return cls(model, run.decisions, run.normalizer())
+        if run.exported:
+            model: nn.Module = exported_network(run)
+        else:
+            model = whole_model(run.decisions)
+            model.load_state_dict(run.weights())
+        return cls(model, run.decisions, run.normalizer(), largest=kept_labels(run.path))
 
-    def layout(self, volume: Volume, *, memory: int | None = None) -> Layout:
+    def with_largest(self, labels: Sequence[str]) -> Self:
+        """Return the same, of which only the largest piece of these structures is kept."""
+        other = copy.copy(self)
+        other.largest = tuple(labels)
+        return other
+
+    def member(self, number: int) -> Self:
+        """Return the network of one fold, from 0, alone."""
+        other = copy.copy(self)
+        if isinstance(self.model, Ensemble):
+            other.model = self.model.members[number]
+        return other
+
+    def layout(self, volume: Volume, *, memory: int | None = None, mirror: bool = False) -> Layout:
         """Return what `predict` will compute and take of its device's memory, before it does.
 
         Raises:
@@ -54,12 +98,18 @@ class Segmenter:
         return lay_out(
             plan_shape(volume, self.decisions),
             self.decisions,
-            classes=1 + len(self.decisions["labels"]),
-            memory=quarter_of(self.fabric.device) if memory is None else memory,
+            classes=answers(self.decisions),
+            memory=sums_bytes(self.decisions, self.fabric.device) if memory is None else memory,
+            several=mirror or self.decisions.get("folds", 1) > 1,
         )
 
     def predict(
-        self, volume: Volume, *, memory: int | None = None, doubt: Doubt | None = None
+        self,
+        volume: Volume,
+        *,
+        memory: int | None = None,
+        doubt: Doubt | None = None,
+        mirror: bool = False,
     ) -> LabelMap:
         """Return the label map of one image, voxel for voxel on its grid.
 
@@ -67,31 +117,62 @@ class Segmenter:
             volume: the image.
             memory: bytes that logits may take on the network's device; None for a quarter of it.
             doubt: is given all logits too, on the plan's grid.
+            mirror: answer by the mean over the mirror images that the plan's augmentation makes.
 
         Raises:
+            UsageError: the plan mirrors nothing.
             DataError: the image cannot be normalized or has the wrong channels, or the network's
                 answer is not a number.
             BudgetError: the memory does not suffice.
         """
-        layout = self.layout(volume, memory=memory)
+        layout = self.layout(volume, memory=memory, mirror=mirror)
         # Half precision, as the network saw it in training.
         image = to_plan(volume, self.decisions, self.normalizer).data.astype(np.float16)
         labels, along_plan = empty_labels(volume, self.decisions)
-        found = Argmax(along_plan, [0, *self.decisions["values"]], layout.shape)
+        regions = self.decisions.get("regions", False)
+        found = labeler(along_plan, self.decisions["values"], layout.shape, regions=regions)
 
         def take(block: Tensor, corner: Shape3) -> None:
             found.take(block, corner)
             if doubt is not None:
                 doubt.take(block, corner)
 
-        slide(self.logits, image, layout, take, device=self.fabric.device)
+        network = self.mirroring() if mirror else self.logits
+        slide(network, image, layout, take, device=self.fabric.device)
+        if self.largest:
+            values = dict(zip(self.decisions["labels"], self.decisions["values"], strict=True))
+            keep_largest(labels, [values[name] for name in self.largest])
         return labels
+
+    def mirroring(self) -> Network:
+        """Return what answers by the mean over the plan's mirror images.
+
+        Raises:
+            UsageError: it has none.
+        """
+        axes = self.decisions["augmentation"]["flips"]
+        if not axes:
+            raise UsageError(
+                "the run mirrored no image in training, since left and right are told apart in "
+                "it; leave mirror out"
+            )
+        return mirrored(self.logits, axes, regions=self.decisions.get("regions", False))
 
     def logits(self, patch: Tensor) -> Tensor:
         """Return logits of a batch of patches."""
+        patch = patch.to(self.fabric.device)
         with torch.inference_mode(), self.fabric.autocast():
-            answer: Tensor = self.model(patch.to(self.fabric.device))
+            answer: Tensor = self.model(innermost(patch) if self.near else patch)
         return answer
+
+
+def whole_model(decisions: Json) -> nn.Module:
+    """Return the model that answers for a run, for weights to be loaded into."""
+    count = decisions.get("folds", 1)
+    members = [new_model(decisions, 0) for _ in range(count)]
+    if count == 1:
+        return members[0]
+    return Ensemble(members, regions=decisions.get("regions", False))
 
 
 def new_model(decisions: Json, seed: int) -> nn.Module:
@@ -103,9 +184,11 @@ def new_model(decisions: Json, seed: int) -> nn.Module:
             network["name"],
             spatial_dims=network["spatial_dims"],
             in_channels=network["in_channels"],
-            out_channels=1 + len(decisions["labels"]),
+            out_channels=answers(decisions),
             **network["options"],
         )
+    if decisions.get("regions", False):
+        begin_at_shares(model, decisions)
     if network["weights"] == "imagenet":
         load_pretrained(model.encoder, "efficientnet_lite0", in_channels=network["in_channels"])  # type: ignore[arg-type]  # a light U-Net's
     return model

@@ -74,3 +74,22 @@ class Quality:
 def fit_quality(expected: Array, dice: Array) -> list[Quality]:
     """Return one line a structure from `(cases, structures)` tables."""
     return [Quality.fit(a, b) for a, b in zip(expected.T, dice.T, strict=True)]
+
+
+def on_one_level(expected: Array, folds: Sequence[int]) -> Array:
+    """Return what the networks of folds expect of themselves, moved to one level.
+
+    Networks differ in how sure they are, whatever the image: of three on the hippocampus one
+    expected 0.85, another 0.67 of the same images. A line through all of it would learn which
+    network answered. So each fold's median is moved to the mean of all folds' medians, which is
+    about the level of their mean.
+
+    Args:
+        expected: `(cases, structures)`.
+        folds: of the cases.
+    """
+    place = np.asarray(folds)
+    medians = {fold: np.median(expected[place == fold], axis=0) for fold in set(folds)}
+    level = np.mean(list(medians.values()), axis=0)
+    moved: Array = expected + np.array([level - medians[fold] for fold in folds])
+    return moved

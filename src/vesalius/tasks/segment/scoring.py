@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,15 +11,17 @@ import numpy as np
 from vesalius import io
 from vesalius.errors import DataError, RunError
 from vesalius.files import fsync_folder, read_json, write_json
-from vesalius.metrics import compare_masks, failed_masks, segmentation_summary
+from vesalius.metrics import failed_masks, segmentation_summary
 from vesalius.tasks.cases import Case
 from vesalius.tasks.run import Run
+from vesalius.tasks.segment.compare import compare
 from vesalius.tasks.segment.doubt import Doubt
-from vesalius.tasks.segment.grid import class_indices
+from vesalius.tasks.segment.grid import refuse_off_grid
+from vesalius.tasks.segment.largest_choice import decide_largest
 from vesalius.tasks.segment.predict import Segmenter
-from vesalius.tasks.segment.quality import Quality, fit_quality
-from vesalius.types import Array, Json, Progress
-from vesalius.volume import LabelMap
+from vesalius.tasks.segment.quality import Quality, fit_quality, on_one_level
+from vesalius.tasks.segment.structures import Structures
+from vesalius.types import Json, Progress
 
 if TYPE_CHECKING:
     from vesalius.cohorts import Cohort
@@ -34,17 +36,32 @@ def score_cases(
     cases: Sequence[Case],
     split: str,
     *,
+    folds: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> Json:
     """Predict one subset, write label maps, `predictions.parquet` and `metrics.json`.
 
     An image that cannot be read or predicted counts as a failure, with the worst of each score;
-    one whose truth cannot be read, or lies on another grid, is left out and said so.
+    one whose truth cannot be read, or lies on another grid, is left out and said so. The subset
+    `val` also decides of which structures the largest piece is kept, and gives the quality lines.
+
+    Args:
+        run: whose scores they are.
+        segmenter: of the run.
+        cohort: of the cases.
+        cases: of the subset.
+        split: its name.
+        folds: case key -> fold: each case is answered by that fold's network alone. Empty or None:
+            by the run's whole model.
+        progress: called as `progress(stage, done, total)`.
     """
     rows: list[Json] = []
     left_out: list[str] = []
+    if split == "val":
+        segmenter = segmenter.with_largest(())
     for done, case in enumerate(cases, 1):
-        row = _score(run, segmenter, cohort, case, split)
+        answering = segmenter.member(folds[case.key]) if folds else segmenter
+        row = _score(run, answering, cohort, case, split)
         if "left_out" in row:
             left_out.append(f"image {case.key} left out of {split}: {row['left_out']}")
         else:
@@ -53,11 +70,13 @@ def score_cases(
             progress(f"scoring {split}", done, len(cases))
     if not rows:
         raise DataError(f"no image of the subset '{split}' has a usable mask")
-    if (run.path / "predictions").exists():
-        fsync_folder(run.path / "predictions")
     labels = run.decisions["labels"]
     if split == "val":
+        rows = decide_largest(run, cohort, cases, rows)
+        rows = _on_one_level(rows, labels, folds) if folds else rows
         _keep_quality(run, rows, labels)
+    if (run.path / "predictions").exists():
+        fsync_folder(run.path / "predictions")
     quality = load_quality(run)
     for row in rows:
         for name, line in zip(labels, quality, strict=True):
@@ -73,6 +92,8 @@ def score_cases(
         {"label": name, **_agreement([row for row in rows if not row["failed"]], name)}
         for name in labels
     ]
+    if folds:
+        summary["folds"] = 1 + max(folds.values())
     return run.write_metrics(split, {**summary, "left_out": left_out})
 
 
@@ -90,6 +111,23 @@ def load_quality(run: Run) -> list[Quality]:
             "writes it"
         ) from error
     return [Quality(**line) for line in held]
+
+
+def _on_one_level(
+    rows: Sequence[Json], labels: Sequence[str], folds: Mapping[str, int]
+) -> list[Json]:
+    """Return the rows with the expectations of the folds' networks on one level."""
+    names = [f"expected_{name}" for name in labels]
+    known = [row for row in rows if not row["failed"]]
+    if not known:
+        return list(rows)
+    table = np.array([[row[name] for name in names] for row in known], float)
+    moved = on_one_level(table, [folds[row["key"]] for row in known]).tolist()
+    held = {
+        row["key"]: dict(zip(names, own, strict=True))
+        for row, own in zip(known, moved, strict=True)
+    }
+    return [{**row, **held.get(row["key"], {})} for row in rows]
 
 
 def _keep_quality(run: Run, rows: Sequence[Json], labels: Sequence[str]) -> None:
@@ -128,31 +166,33 @@ def _score(run: Run, segmenter: Segmenter, cohort: Cohort, case: Case, split: st
         "modality": case.value("modality"),
         "scanner": case.value("scanner"),
     }
-    labels = dict(enumerate(run.decisions["labels"], 1))
+    structures = Structures.of(run.decisions)
+    labels = dict(enumerate(structures.sources, 1))
     unsure = {f"expected_{name}": None for name in labels.values()}
     try:
         mask = cohort.read_mask(row)
+        codes = structures.encode(mask)
     except DataError as error:
         return {"left_out": str(getattr(error, "reason", error))}
     try:
         volume = cohort.read(row)
     except DataError as error:
-        truth = _indexed(mask, run.decisions)
+        truth = structures.places(codes)
         reason = str(getattr(error, "reason", error))
         scores = failed_masks(truth, mask.spacing, labels)
         return {**base, **scores, **unsure, "failed": True, "reason": reason, "file": ""}
     try:
-        truth = class_indices(mask, volume, run.decisions)
+        refuse_off_grid(mask, volume)
     except DataError as error:
         return {"left_out": str(error)}
-    doubt = Doubt(1 + len(labels))
+    truth = structures.places(codes)
+    doubt = Doubt.of(run.decisions)
     try:
         predicted = segmenter.predict(volume, doubt=doubt)
     except DataError as error:
         scores = failed_masks(truth, volume.spacing, labels)
         return {**base, **scores, **unsure, "failed": True, "reason": str(error), "file": ""}
-    found = _indexed(predicted, run.decisions)
-    scores = compare_masks(found, truth, volume.spacing, labels)
+    scores = compare(predicted, codes, structures)
     name = f"predictions/{case.key}.nii.gz"
     (run.path / "predictions").mkdir(exist_ok=True)
     io.write(predicted, run.path / name)
@@ -161,7 +201,3 @@ def _score(run: Run, segmenter: Segmenter, cohort: Cohort, case: Case, split: st
         for label, value in zip(labels.values(), doubt.expected_dice(), strict=True)
     }
     return {**base, **scores, **expected, "failed": False, "reason": "", "file": name}
-
-
-def _indexed(mask: LabelMap, decisions: Json) -> Array:
-    return class_indices(mask, mask, decisions)

@@ -28,6 +28,19 @@ Network = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
+class Unseen:
+    """Windows that the network is not asked for.
+
+    Attributes:
+        holds: whether the window that begins at a voxel is one of them.
+        logits: `(classes,)`, the answer in each of their voxels.
+    """
+
+    holds: Callable[[Shape3], bool]
+    logits: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """Every decision of one pass over an image, taken before any work.
 
@@ -78,7 +91,9 @@ class Layout:
         return f"{windows}{strips}, {self.bytes / 2**20:.0f} MiB"
 
 
-def lay_out(shape: Shape3, decisions: Json, *, classes: int, memory: int) -> Layout:
+def lay_out(
+    shape: Shape3, decisions: Json, *, classes: int, memory: int, several: bool = False
+) -> Layout:
     """Return how to slide over an image within `memory` bytes, for any number of classes.
 
     Sums are kept for as many planes as a window is deep. Where they exceed the memory, the wider
@@ -89,6 +104,7 @@ def lay_out(shape: Shape3, decisions: Json, *, classes: int, memory: int) -> Lay
         decisions: patch and overlap.
         classes: that the network answers, background included.
         memory: bytes on the network's device.
+        several: whether an answer is the mean of several (`ensemble.log_mean`).
 
     Raises:
         BudgetError: not even the thinnest strip fits.
@@ -107,9 +123,12 @@ def lay_out(shape: Shape3, decisions: Json, *, classes: int, memory: int) -> Lay
     thin = each * min(2, shape[cut])
     logits = 4 * voxels * classes
     fit = _BATCH_BYTES // (4 * voxels * max(classes, _WIDTH))
-    fit = min(fit, (min(memory // 4, memory - thin) // logits - 1) // 2)
+    copies = 2  # of a batch's answer: as computed, as float32
+    if several:  # and logarithms with their sum, of regions those of the complement too
+        copies = 6 if decisions.get("regions", False) else 4
+    fit = min(fit, (min(memory // 4, memory - thin) // logits - 1) // copies)
     batch = max(1, min(fit, int(np.prod([len(along) for along in starts]))))
-    answers = logits * (2 * batch + 1)  # as computed, as float32, and an empty window's
+    answers = logits * (copies * batch + 1)  # and an empty window's
     room = (memory - answers) // each  # voxels along `cut`
     if room < min(2, shape[cut]):
         raise BudgetError(
@@ -139,6 +158,7 @@ def slide(
     take: Take,
     *,
     device: torch.device | str = "cpu",
+    unseen: Unseen | None = None,
 ) -> None:
     """Hand on the logits of an image `(C, i, j, k)`, block by block.
 
@@ -152,10 +172,11 @@ def slide(
         take: is given each block `(classes, i, j, k)` float32 and the voxel where it begins. The
             block is overwritten once `take` returns.
         device: of the network's answers, where they are summed.
+        unseen: windows that are answered without the network.
     """
     weight = torch.from_numpy(_gaussian(layout.patch)).to(device)
     for strip in layout.strips:
-        _slide_strip(network, image, layout, strip, weight, take)
+        _slide_strip(network, image, layout, strip, weight, take, unseen)
 
 
 def patch3(decisions: Json) -> Array:
@@ -177,6 +198,7 @@ def _slide_strip(
     strip: tuple[int, int],
     weight: Tensor,
     take: Take,
+    unseen: Unseen | None,
 ) -> None:
     """Hand on the logits of one strip; its sums are gone before the next one's are there."""
     low, high = [0, 0, 0], list(layout.shape)
@@ -189,14 +211,18 @@ def _slide_strip(
         classes=layout.classes,
         device=weight.device,
     )
-    for place, logits in _answers(network, image, layout, strip):
+    for place, logits in _answers(network, image, layout, strip, unseen):
         total.finish(max(0, place[layout.axis]), take)
         total.add(place, logits, weight)
     total.finish(layout.shape[layout.axis], take)
 
 
 def _answers(
-    network: Network, image: Array, layout: Layout, strip: tuple[int, int]
+    network: Network,
+    image: Array,
+    layout: Layout,
+    strip: tuple[int, int],
+    unseen: Unseen | None,
 ) -> Iterator[tuple[Shape3, Tensor]]:
     """Yield each window's place and logits `(classes, *patch)` float32, in order.
 
@@ -206,32 +232,41 @@ def _answers(
     floor = torch.from_numpy(image.min(axis=(1, 2, 3), keepdims=True).astype(np.float32))
     outside = float(floor.min())
     blank: Tensor | None = None
-    waiting: list[tuple[Shape3, bool]] = []  # place, and whether the window is empty
+    waiting: list[tuple[Shape3, Tensor | None]] = []  # place, and logits that are known
     crops: list[Tensor] = []
 
     def ask(windows: list[Tensor]) -> Tensor:
         batch = torch.stack(windows)
         answer = network(batch[..., 0] if layout.flat else batch)
-        return (answer[..., None] if layout.flat else answer).float()
+        answer = answer.to(torch.float32, memory_format=torch.contiguous_format)
+        return answer[..., None] if layout.flat else answer
 
     def answered() -> Iterator[tuple[Shape3, Tensor]]:
         logits = iter(ask(crops) if crops else ())
-        for place, empty in waiting:
-            yield place, blank if empty and blank is not None else next(logits)
+        for place, known in waiting:
+            yield place, next(logits) if known is None else known
         waiting.clear()
         crops.clear()
 
     for place in layout.places(strip):
+        if unseen is not None and unseen.holds(place):
+            waiting.append((place, unseen.logits[:, None, None, None].expand(-1, *layout.patch)))
+            continue
         crop = _crop(image, place, layout.patch, outside)
-        empty = bool((crop == floor).all())
-        waiting.append((place, empty))
-        if not empty:
-            crops.append(crop)
-        elif blank is None:
-            (blank,) = ask([crop])
+        if _empty(crop, floor):
+            if blank is None:
+                (blank,) = ask([crop])
+            waiting.append((place, blank))
+            continue
+        waiting.append((place, None))
+        crops.append(crop)
         if len(crops) == layout.batch:
             yield from answered()
     yield from answered()
+
+
+def _empty(crop: Tensor, floor: Tensor) -> bool:
+    return bool((crop == floor).all())
 
 
 def _crop(image: Array, place: Shape3, patch: Shape3, outside: float) -> Tensor:
