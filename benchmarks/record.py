@@ -89,11 +89,17 @@ def command() -> str:
     return shlex.join([*start, *sys.argv[1:]])
 
 
-def data_hash(folder: Path) -> str:
-    """Return SHA-256 over relative path, size and content of every file, in order of path."""
+def data_hash(data: Path) -> str:
+    """Return SHA-256 over relative path, size and content of a file, or all of a folder in order.
+
+    Raises `FileNotFoundError` where there is nothing to hash.
+    """
     total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        total.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
+    files = [data] if data.is_file() else sorted(p for p in data.rglob("*") if p.is_file())
+    if not files:
+        raise FileNotFoundError(f"no data at '{data}'")
+    for path in files:
+        total.update(f"{path.relative_to(data.parent if path == data else data)}\0{path.stat().st_size}\0".encode())
         with open(path, "rb") as stream:
             total.update(hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()

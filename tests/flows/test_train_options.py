@@ -117,7 +117,8 @@ def test_an_operating_point_is_chosen_and_kept(cohort: Path, tmp_path: Path) -> 
     assert point["sensitivity"]["value"] == pytest.approx((wide["called"] == "wide").mean())
     assert (rows["called"] == "").equals(rows["abstained"] != "")  # no call where it abstains
     rows = rows[rows["called"] != ""]
-    assert (rows["called"] == "wide").mean() > (rows["p_wide"] >= 0.5).mean() - 1e-9
+    cut = json.loads((run.path / "trust.json").read_text())["operating"]["threshold"]
+    assert (rows["called"] == "wide").equals(rows["p_wide"] >= cut)
     by = Run.load(run.path).metrics["splits"]["test"]["by"]
     assert {(g["column"], g["value"]) for g in by if g["column"] == "sex"} == {
         ("sex", "F"), ("sex", "M"),

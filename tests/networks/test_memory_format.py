@@ -8,8 +8,8 @@ import copy
 import pytest
 import torch
 
-from vesalius.networks import build
-from vesalius.networks.memory_format import channels_innermost
+from vesalius.networks import SEGMENTATION_NETWORKS, build
+from vesalius.networks.memory_format import channels_innermost, innermost, ready_to_answer
 
 
 @pytest.mark.parametrize("name", ["resnet10", "efficientnet_lite0"])
@@ -31,3 +31,20 @@ def test_what_pytorch_cannot_train_stays_as_it_is() -> None:
     assert not channels_innermost(narrow)
     assert all(p.is_contiguous() for p in narrow.parameters())
     assert not channels_innermost(build("cnn", spatial_dims=3, in_channels=1, out_channels=2))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("name", SEGMENTATION_NETWORKS)
+def test_a_network_that_is_ready_answers_as_before(name: str, dims: int) -> None:
+    torch.manual_seed(0)
+    plain = build(name, spatial_dims=dims, in_channels=2, out_channels=3).eval()
+    x = torch.randn(3, 2, *[32] * dims)
+    with torch.inference_mode():
+        expected = plain(x)
+        near = ready_to_answer(copy.deepcopy(plain), half=False)
+        torch.testing.assert_close(near(innermost(x)), expected, rtol=1e-3, atol=1e-4)
+        assert any(p.ndim > 3 and not p.is_contiguous() for p in near.parameters())
+        with torch.autocast("cpu", torch.bfloat16):
+            autocast = near(innermost(x))
+            half = ready_to_answer(copy.deepcopy(near), half=True)
+            assert torch.equal(half(innermost(x)), autocast)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 # over fewer channels than a register holds.
 _FEWEST = 8
 
+_CONVERTED = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}  # axes -> format
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -38,13 +39,21 @@ def innermost(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=_FORMATS[x.ndim])
 
 
-def answering_innermost(network: Network) -> Network:
-    """Bring a network's weights to channels innermost, to answer `innermost` images faster.
+def ready_to_answer(network: Network, *, half: bool) -> Network:
+    """Bring a network's weights to where a CPU takes them from, to answer `innermost` images.
 
     To train it so is another matter: with instance normalization it is slower, and see
     `channels_innermost`.
+
+    Args:
+        network: loses the precision of its weights in `half`.
+        half: it is asked under bfloat16 autocast, which converts the weights of convolutions at
+            each call; they are converted here, once.
     """
-    for weight in network.parameters():
-        if weight.ndim in _FORMATS:
-            weight.data = innermost(weight.data)
+    for layer in network.modules():
+        if half and isinstance(layer, _CONVERTED):
+            layer.to(torch.bfloat16)
+        for weight in layer.parameters(recurse=False):
+            if weight.ndim in _FORMATS:
+                weight.data = innermost(weight.data)
     return network
