@@ -99,7 +99,8 @@ def data_hash(data: Path) -> str:
     if not files:
         raise FileNotFoundError(f"no data at '{data}'")
     for path in files:
-        total.update(f"{path.relative_to(data.parent if path == data else data)}\0{path.stat().st_size}\0".encode())
+        name = path.name if path == data else path.relative_to(data)
+        total.update(f"{name}\0{path.stat().st_size}\0".encode())
         with open(path, "rb") as stream:
             total.update(hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()

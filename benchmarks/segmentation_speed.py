@@ -93,7 +93,7 @@ def _torso(edge: int) -> tuple[Array, Array]:
     inside = volume.data[0][truth > 0]
     low, high = np.percentile(inside, (0.5, 99.5))
     cut = np.clip(volume.data, low, high).astype(np.float32)
-    return (cut - inside.mean()) / inside.std(), truth
+    return ((cut - inside.mean()) / inside.std()).astype(np.float32), truth
 
 
 def _decisions(edge: int) -> Json:

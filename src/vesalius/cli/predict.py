@@ -42,6 +42,10 @@ def predict(
     channels: Annotated[
         str, typer.Option(help="Which of the run's channels the images have: T1,FLAIR (segment).")
     ] = "",
+    everywhere: Annotated[
+        bool,
+        typer.Option("--everywhere", help="Leave no window out where nothing is expected."),
+    ] = False,
     max_image_memory: MaxMemory = "",
     as_json: AsJson = False,
 ) -> None:
@@ -60,6 +64,7 @@ def predict(
         mirror=mirror,
         keep_names=keep_names,
         channels=channels,
+        everywhere=everywhere,
         say=None if as_json else terminal.say,
     )
     if as_json:

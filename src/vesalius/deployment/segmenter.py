@@ -23,6 +23,7 @@ from vesalius.files import fsync_folder, fsync_tree, write_json
 from vesalius.networks.engine import SUFFIXES
 from vesalius.tasks.run import EXPORT, Run
 from vesalius.tasks.segment.exported import digest_of
+from vesalius.tasks.segment.locate import RECORD, WEIGHTS
 from vesalius.tasks.segment.predict import Segmenter
 from vesalius.tasks.segment.scoring import load_quality
 from vesalius.types import Json, Progress
@@ -30,7 +31,7 @@ from vesalius.types import Json, Progress
 PATCHES = 128  # that calibrate int8
 _GIVEN, _GOT = "patches", "logits"
 _PLAN = ("format", "id", "task", "target", "fingerprint", "decisions", "versions")
-_FILES = ("normalizer.json", "quality.json", "postprocessing.json", "card.md")
+_FILES = ("normalizer.json", "quality.json", "postprocessing.json", "card.md", RECORD, WEIGHTS)
 _TOOLS = {"onnx": ("onnxruntime",), "openvino": ("openvino", "nncf")}
 
 

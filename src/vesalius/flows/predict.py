@@ -31,6 +31,7 @@ def predict(
     mirror: bool = False,
     keep_names: bool = False,
     channels: str = "",
+    everywhere: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Prediction:
     """Apply a run to a new exam and write the answer below the folder `out`.
@@ -58,6 +59,8 @@ def predict(
             other than DICOM); names of files may tell who the patient is.
         channels: names of the run's channels that the exam's images have, in their order, joined
             by commas; the run's others count as missing (segment).
+        everywhere: look at every window, also where the run's coarse network expects no structure
+            (segment).
         say: is told, before each image is segmented, how many windows and bytes that takes.
 
     Raises:
@@ -91,12 +94,12 @@ def predict(
         return segment_exam(
             loaded, images, folder, format, notes=notes, keep_names=keep_names, memory=memory,
             mirror=mirror, channels=[name.strip() for name in channels.split(",") if name.strip()],
-            say=say,
+            everywhere=everywhere, say=say,
         )  # fmt: skip
-    if memory is not None or mirror or keep_names or channels:
+    if memory is not None or mirror or keep_names or channels or everywhere:
         raise UsageError(
-            "memory, mirror, keep_names and channels belong to a segmenter; leave them out for a "
-            "classifier"
+            "memory, mirror, keep_names, channels and everywhere belong to a segmenter; leave them "
+            "out for a classifier"
         )
     from vesalius.flows.predicting.classification import classify_exam
 

@@ -213,6 +213,7 @@ def _decide(data: Data) -> tuple[Json, Json, list[str]]:
             decisions, remarks = take_over(decisions, data.origin, **kept)
         decisions |= {"folds": request["folds"], "start": request["from"]}
         if data.folds:
+            decisions["locator"] = None  # which no image could be asked about that it did not see
             remarks = [*remarks, _on_folds(data)]
         return found, decisions, [*about_data(found, decisions), *remarks]
     if request["task"] == "detect":

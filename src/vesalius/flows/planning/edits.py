@@ -39,7 +39,7 @@ _ABOVE_ZERO = {
     "max_epochs", "widths", "width", "strides", "stride", "kernels", "forced_foreground",
 }  # fmt: skip
 _SAME_LENGTH = {"spacing", "patch", "window"}
-_MAY_BE_NULL = {"class_weights"}
+_MAY_BE_NULL = {"class_weights", "locator"}
 _KINDS: tuple[tuple[type, str], ...] = (
     (bool, "true or false"), (int, "a whole number"), (float, "a number"), (str, "text"),
     (list, "a list"), (dict, "an object"), (type(None), "null"),

@@ -58,6 +58,7 @@ def segment_exam(
     memory: int | None = None,
     mirror: bool = False,
     channels: Sequence[str] = (),
+    everywhere: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Prediction:
     """Answer for each image of an exam; see `flows.predict.predict`.
@@ -72,6 +73,7 @@ def segment_exam(
         memory: bytes that sums may take, of all images that are worked on at a time.
         mirror: answer by the mean over mirror images too.
         channels: of the plan's, which the images' are, in order; empty where that is plain.
+        everywhere: leave no window out where the run's coarse network expects nothing.
         say: is told what each image takes.
     """
     from vesalius.tasks.segment.channels import missing_names
@@ -81,6 +83,8 @@ def segment_exam(
     from vesalius.tasks.segment.slide import quarter_of
 
     segmenter, quality = Segmenter.load(run), load_quality(run)
+    if everywhere:
+        segmenter = segmenter.everywhere()
     workers = _workers(run)
     room = (memory or quarter_of(segmenter.fabric.device)) // workers
     seen = set(run.plan["fingerprint"]["modalities"])

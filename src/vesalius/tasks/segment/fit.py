@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ from vesalius.tasks.segment.ensemble import Ensemble
 from vesalius.tasks.segment.folds import Part, learned, parts, read_folds
 from vesalius.tasks.segment.footprint import sums_bytes
 from vesalius.tasks.segment.largest_choice import told
+from vesalius.tasks.segment.locate import Locator
+from vesalius.tasks.segment.locate_fit import fit_locator
 from vesalius.tasks.segment.objective import objective
 from vesalius.tasks.segment.patches import Prepared, draw, prepare
 from vesalius.tasks.segment.predict import Segmenter, new_model
@@ -96,6 +99,18 @@ def train_run(
     ]
     scored = train if folds else several[0].val
     fabric = device.start(decisions["precision"])
+    if not folds:
+        run = fit_locator(
+            run,
+            prepared,
+            lessons[0].keys,
+            lessons[0].checked,
+            step_loss_of=partial(_step_loss, seed=lessons[0].seed, where=fabric.device),
+            validate_of=partial(_validation, where=fabric.device),
+            fabric=fabric,
+            started=started,
+            progress=progress,
+        )
     run = _measured(run, prepared, lessons, len(scored), fabric, started)
     members = [
         _train(run, prepared, lesson, fabric, origin, _told(progress, lesson, len(lessons)))
@@ -107,7 +122,7 @@ def train_run(
     outcomes = [outcome for _, outcome in members]
     record = {"plan": run.id, "step": [outcome.best_step for outcome in outcomes]}
     checkpoint.save_model(run.path / "model.safetensors", model, record)
-    segmenter = Segmenter(model, decisions, normalizer)
+    segmenter = Segmenter(model, decisions, normalizer, locator=Locator.load(run))
     score_cases(run, segmenter, cohort, scored, "val", folds=folds, progress=progress)
     shutil.rmtree(run.path / "cache", ignore_errors=True)
     notes = [f"image {k} could not be prepared: {why}" for k, why in prepared.failures.items()]

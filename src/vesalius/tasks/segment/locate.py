@@ -67,7 +67,8 @@ def new_locator(decisions: Json, seed: int) -> nn.Module:
 def coarser(image: Array, factor: list[int]) -> Array:
     """Return the means `(C, i, j, k)` float16 over blocks of an image of the plan's grid."""
     held = torch.from_numpy(np.array(image, np.float32))
-    means = functional.avg_pool3d(held, factor, ceil_mode=True, count_include_pad=False)
+    size = [min(f, n) for f, n in zip(factor, held.shape[1:], strict=True)]
+    means = functional.avg_pool3d(held, size, ceil_mode=True, count_include_pad=False)
     found: Array = means.numpy().astype(np.float16)
     return found
 
@@ -127,34 +128,43 @@ class Locator:
     """The coarse network with the threshold that validation images set.
 
     Attributes:
-        network: in evaluation mode, on its device, at the plan's precision.
+        model: in evaluation mode.
         decisions: of the plan.
         threshold: probability from which a block may be a structure.
         margin: blocks around it that may be, too.
     """
 
-    network: Network
+    model: nn.Module
     decisions: Json
     threshold: float
     margin: int
 
     @classmethod
-    def of(cls, model: nn.Module, decisions: Json, record: Json, network: Network) -> Self:
-        """Return the locator of a record in which it is used."""
-        model.eval()
-        return cls(network, decisions, record["threshold"], record["margin"])
+    def load(cls, run: Run) -> Self | None:
+        """Return a run's, None where it has none that is used."""
+        path = run.path / RECORD
+        record = read_json(path) if path.exists() else {"used": False}
+        if not record["used"]:
+            return None
+        model = new_locator(run.decisions, 0)
+        model.load_state_dict(load_tensors(run.path / WEIGHTS)[0])
+        return cls(model.eval(), run.decisions, record["threshold"], record["margin"])
 
-    def unseen(self, image: Array, layout: Layout, device: torch.device) -> Unseen | None:
+    def unseen(
+        self, network: Network, image: Array, layout: Layout, device: torch.device
+    ) -> Unseen | None:
         """Return the windows that need no look, None where every window does.
 
         Args:
+            network: answers as `model` does, on the device and at the plan's precision.
             image: `(C, i, j, k)` on the plan's grid.
             layout: of the windows.
             device: where answers are summed.
         """
         factor = self.decisions["locator"]["factor"]
-        decisions = coarse_decisions(self.decisions)
-        found = probabilities(self.network, coarser(image, factor), decisions, device)
+        found = probabilities(
+            network, coarser(image, factor), coarse_decisions(self.decisions), device
+        )
         blocks = widened(found, self.margin) >= self.threshold
         if not blocks.any():
             return None
@@ -163,20 +173,6 @@ class Locator:
         if not self.decisions.get("regions", False):
             logits[0] = _SURE
         return Unseen(lambda place: not looked_at[place], logits)
-
-
-def load_record(run: Run) -> Json | None:
-    """Return the record of a run's locator, None where it has none that is used."""
-    path = run.path / RECORD
-    record: Json | None = read_json(path) if path.exists() else None
-    return record if record is not None and record["used"] else None
-
-
-def load_model(run: Run) -> nn.Module:
-    """Return the coarse network with a run's weights."""
-    model = new_locator(run.decisions, 0)
-    model.load_state_dict(load_tensors(run.path / WEIGHTS)[0])
-    return model.eval()
 
 
 def _blocks(mask: Array, factor: list[int]) -> Array:

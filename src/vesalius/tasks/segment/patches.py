@@ -80,7 +80,7 @@ def prepare(
             continue
         np.save(folder / f"{case.key}.image.npy", image)
         np.save(folder / f"{case.key}.label.npy", label)
-        np.save(folder / f"{case.key}.spots.npy", _spots(label, structures))
+        np.save(folder / f"{case.key}.spots.npy", spots_of(label, structures))
         keys.append(case.key)
         if progress is not None:
             progress("preparing images", done, len(cases))
@@ -169,7 +169,8 @@ def _mapped(path: Path) -> Array:
     return array
 
 
-def _spots(label: Array, structures: Structures) -> Array:
+def spots_of(label: Array, structures: Structures) -> Array:
+    """Return `(n, 4)`: of each structure its place, from 1 on, and some of its voxels."""
     rng = np.random.default_rng(0)
     parts = [np.empty((0, 4), np.int32)]
     for index in range(1, len(structures.sources) + 1):

@@ -21,6 +21,7 @@ from vesalius.tasks.normalizing import method_name
 from vesalius.tasks.segment.choice import choose
 from vesalius.tasks.segment.fingerprint import fingerprint as fingerprint
 from vesalius.tasks.segment.footprint import training_bytes
+from vesalius.tasks.segment.locate_plan import plan_locator
 from vesalius.tasks.segment.objective import described
 from vesalius.tasks.segment.structures import Structures
 from vesalius.training.device import best_precision
@@ -120,9 +121,9 @@ def decide(
     }
     limit, _ = _LIMITS[dims, large]
     whole = decisions | _network_and_patch(decisions, shape, spacing, limit, large=large)
-    if memory is None:
-        return whole
-    return _within_memory(whole, shape, spacing, limit, large=large)
+    if memory is not None:
+        whole = _within_memory(whole, shape, spacing, limit, large=large)
+    return whole | {"locator": plan_locator(whole, shape, spacing, _topology)}
 
 
 def _within_memory(whole: Json, shape: Array, spacing: Array, limit: int, *, large: bool) -> Json:

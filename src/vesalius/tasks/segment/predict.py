@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from vesalius.errors import RunError, UsageError
 from vesalius.networks import build
-from vesalius.networks.memory_format import answering_innermost, innermost
+from vesalius.networks.memory_format import innermost, ready_to_answer
 from vesalius.networks.pretrained import load_pretrained
 from vesalius.normalization import Normalizer
 from vesalius.tasks.run import Run
@@ -25,6 +26,7 @@ from vesalius.tasks.segment.exported import exported_network
 from vesalius.tasks.segment.footprint import sums_bytes
 from vesalius.tasks.segment.grid import empty_labels, plan_shape, to_plan
 from vesalius.tasks.segment.largest_piece import keep_largest, kept_labels
+from vesalius.tasks.segment.locate import Locator
 from vesalius.tasks.segment.slide import Layout, Network, lay_out, slide
 from vesalius.tasks.segment.structures import answers
 from vesalius.training import device
@@ -40,6 +42,7 @@ class Segmenter:
         decisions: of the plan.
         normalizer: of the run.
         largest: structures of which only the largest piece is kept, see `largest_piece`.
+        locator: says which windows need no look; None where all of them do.
     """
 
     def __init__(
@@ -49,16 +52,18 @@ class Segmenter:
         normalizer: Normalizer,
         *,
         largest: Sequence[str] = (),
+        locator: Locator | None = None,
     ) -> None:
         self.decisions = decisions
         self.normalizer = normalizer
         self.largest = tuple(largest)
+        self.locator = locator
         self.fabric = device.start(decisions["precision"])
         self.model = model.to(self.fabric.device).eval()
         # Engines of exported networks, which have no weights here, lay out memory themselves.
         self.near = self.fabric.device.type == "cpu" and any(True for _ in model.parameters())
         if self.near:
-            answering_innermost(self.model)
+            ready_to_answer(self.model, half=decisions["precision"] == "bf16-mixed")
 
     @classmethod
     def load(cls, run: Run) -> Self:
@@ -74,12 +79,24 @@ class Segmenter:
         else:
             model = whole_model(run.decisions)
             model.load_state_dict(run.weights())
-        return cls(model, run.decisions, run.normalizer(), largest=kept_labels(run.path))
+        return cls(
+            model,
+            run.decisions,
+            run.normalizer(),
+            largest=kept_labels(run.path),
+            locator=Locator.load(run),
+        )
 
     def with_largest(self, labels: Sequence[str]) -> Self:
         """Return the same, of which only the largest piece of these structures is kept."""
         other = copy.copy(self)
         other.largest = tuple(labels)
+        return other
+
+    def everywhere(self) -> Self:
+        """Return the same, that looks at every window."""
+        other = copy.copy(self)
+        other.locator = None
         return other
 
     def member(self, number: int) -> Self:
@@ -138,7 +155,11 @@ class Segmenter:
                 doubt.take(block, corner)
 
         network = self.mirroring() if mirror else self.logits
-        slide(network, image, layout, take, device=self.fabric.device)
+        unseen = None
+        if self.locator is not None:
+            coarse = partial(self._answer, self.locator.model.to(self.fabric.device))
+            unseen = self.locator.unseen(coarse, image, layout, self.fabric.device)
+        slide(network, image, layout, take, device=self.fabric.device, unseen=unseen)
         if self.largest:
             values = dict(zip(self.decisions["labels"], self.decisions["values"], strict=True))
             keep_largest(labels, [values[name] for name in self.largest])
@@ -160,9 +181,11 @@ class Segmenter:
 
     def logits(self, patch: Tensor) -> Tensor:
         """Return logits of a batch of patches."""
-        patch = patch.to(self.fabric.device)
+        return self._answer(self.model, innermost(patch) if self.near else patch)
+
+    def _answer(self, model: nn.Module, patch: Tensor) -> Tensor:
         with torch.inference_mode(), self.fabric.autocast():
-            answer: Tensor = self.model(innermost(patch) if self.near else patch)
+            answer: Tensor = model(patch.to(self.fabric.device))
         return answer
 
 
