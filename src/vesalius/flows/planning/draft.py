@@ -114,7 +114,7 @@ def draft(data: Data) -> Json:
     Raises:
         UsageError: an unknown model or method. CohortError: too few training cases.
     """
-    request, flawed = data.request, flawed_images(data)
+    request, flawed = data.request, flawed_images(data.cases, data.split.rows, data.request)
     found, decisions, remarks = _decide(data)
     return {
         "task": request["task"],
