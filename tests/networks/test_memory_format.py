@@ -45,6 +45,9 @@ def test_a_network_that_is_ready_answers_as_before(name: str, dims: int) -> None
         torch.testing.assert_close(near(innermost(x)), expected, rtol=1e-3, atol=1e-4)
         assert any(p.ndim > 3 and not p.is_contiguous() for p in near.parameters())
         with torch.autocast("cpu", torch.bfloat16):
-            autocast = near(innermost(x))
-            half = ready_to_answer(copy.deepcopy(near), half=True)
-            assert torch.equal(half(innermost(x)), autocast)
+            autocast = near(innermost(x)).float()
+            half = ready_to_answer(copy.deepcopy(near), half=True)(innermost(x)).float()
+        # Where a kernel is deeper than the map, autocast computes in 32 bits.
+        if dims == 2 or name in ("unet", "resenc-unet"):
+            assert torch.equal(half, autocast)
+        assert (half - autocast).abs().mean() < 0.01 * expected.std()

@@ -9,6 +9,7 @@ was ruled out (`locate_choice`); where it finds nothing at all, every window is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -67,7 +68,7 @@ def new_locator(decisions: Json, seed: int) -> nn.Module:
 def coarser(image: Array, factor: list[int]) -> Array:
     """Return the means `(C, i, j, k)` float16 over blocks of an image of the plan's grid."""
     held = torch.from_numpy(np.array(image, np.float32))
-    size = [min(f, n) for f, n in zip(factor, held.shape[1:], strict=True)]
+    size = _size(held.shape[1:], factor)
     means = functional.avg_pool3d(held, size, ceil_mode=True, count_include_pad=False)
     found: Array = means.numpy().astype(np.float16)
     return found
@@ -177,4 +178,10 @@ class Locator:
 
 def _blocks(mask: Array, factor: list[int]) -> Array:
     held = torch.from_numpy(mask.astype(np.float32))[None]
-    return np.asarray(functional.max_pool3d(held, factor, ceil_mode=True)[0].numpy() > 0)
+    size = _size(mask.shape, factor)
+    return np.asarray(functional.max_pool3d(held, size, ceil_mode=True)[0].numpy() > 0)
+
+
+def _size(shape: Sequence[int], factor: Sequence[int]) -> list[int]:
+    """Return the voxels of a block; one that is larger than the image is cut to it."""
+    return [min(n, f) for n, f in zip(shape, factor, strict=True)]
