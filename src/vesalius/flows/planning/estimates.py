@@ -70,6 +70,10 @@ def estimate(plan: Json, data: Data, encoder: PathLike | None) -> Json:
     result["networks"] = {}
     found_trials = trials(plan, data)
     left = 60 * decisions["budget"].get("minutes", 0.0) - spent
+    if decisions.get("locator"):
+        from vesalius.tasks.segment.locate_fit import SHARE
+
+        left -= left / SHARE  # of the coarse network
     folds = decisions.get("folds", 1)
     for trial in found_trials:
         try:

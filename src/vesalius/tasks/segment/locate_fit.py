@@ -81,9 +81,9 @@ def fit_locator(
     coarse = _coarse(run, prepared, [*train, *val])
     step_loss = step_loss_of(decisions, coarse, train)
     validate = validate_of(decisions, coarse, val)
-    if "locator_steps" not in run.plan["measured"]:
+    if "locator" not in run.plan["measured"]:
         try:
-            steps = budget.measure_steps(
+            measured = budget.measure_steps(
                 budget.share(decisions["budget"], started, SHARE),
                 new_locator(run.decisions, 0),
                 step_loss=step_loss,
@@ -92,18 +92,17 @@ def fit_locator(
                 started=started,
                 finals=1.0,
                 most=MOST_STEPS,
-            )["steps"]
+            )
         except BudgetError:
             return _without(run, "its part of the minutes is too short")
-        run = run.measure(locator_steps=min(steps, MOST_STEPS))
+        run = run.measure(locator={**measured, "steps": min(measured["steps"], MOST_STEPS)})
     model = new_locator(run.decisions, int(run.plan["seed"]))
     outcome = fit(
         model,
         step_loss=step_loss,
         validate=validate,
         settings=Settings.from_plan(
-            decisions["optimizer"], {"steps": run.plan["measured"]["locator_steps"]},
-            budget.VALIDATIONS,
+            decisions["optimizer"], run.plan["measured"]["locator"], budget.VALIDATIONS
         ),
         folder=run.path / "networks" / "locator",
         fabric=fabric,
