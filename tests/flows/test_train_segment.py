@@ -304,3 +304,32 @@ def test_a_cohort_whose_pixels_were_not_read(plain: Path, tmp_path: Path) -> Non
     vs.scan(plain.parent / "data", out=tmp_path / "cohort", pixels=False, workers=1)
     with pytest.raises(CohortError, match="scan the folder again, pixels included"):
         vs.train("segment", tmp_path / "cohort", steps=1, out=tmp_path / "run")
+
+
+def test_thin_volumes_are_learned_from_the_slices_beside(tmp_path: Path) -> None:
+    """Each slice's mask is the square that its lower neighbor shows: one slice says nothing."""
+    rng = np.random.default_rng(1)
+
+    def shifted(_: int, __: list[np.ndarray], mask: np.ndarray) -> Case:
+        squares = np.zeros(mask.shape, np.uint8)
+        for k in range(mask.shape[2]):
+            i, j = rng.integers(0, 10, 2)
+            squares[i : i + 6, j : j + 6, k] = 1
+        values = 100 * squares + rng.normal(0, 5, mask.shape)
+        mask = np.zeros_like(squares)
+        mask[..., 1:] = squares[..., :-1]
+        return [values.astype(np.float32)], mask
+
+    folder = cohort(tmp_path / "a", shifted, shape=(16, 16, 6))
+    plan = planned(folder, labels="shell", steps=60)
+    assert plan["decisions"]["neighbors"] == 1
+    assert plan["decisions"]["network"]["in_channels"] == 3
+    plan["decisions"]["optimizer"] |= {"lr": 0.01, "ema": 0.9}
+    plan["decisions"]["augmentation"] |= {"rotation": 0.0, "scale": 0.0, "shift": 0.0}
+    (tmp_path / "plan.json").write_text(json.dumps({**plan, "id": plan_id(plan)}))
+    run = vs.train(
+        "segment", folder, plan=tmp_path / "plan.json", split=folder.parent / "split.json",
+        out=tmp_path / "run",
+    )  # fmt: skip
+    scores = run.metrics["splits"]["val"]["scores"]
+    assert next(s["value"] for s in scores if s["name"] == "dice") > 0.6

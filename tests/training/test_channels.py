@@ -31,3 +31,12 @@ def test_as_many_are_left_out_as_was_asked() -> None:
     images = torch.ones(4000, 4, 1)
     out = drop_channels(images, 0.1, np.random.default_rng(0))
     assert abs(float((out == 0).float().mean()) - 0.1) < 0.01
+
+
+def test_a_channel_that_is_seen_in_several_slices_goes_as_one() -> None:
+    images = torch.ones(500, 6, 2)
+    out = drop_channels(images, 0.3, np.random.default_rng(0), slices=3)
+    slices = out[..., 0].reshape(500, 2, 3)
+    assert (slices == slices[..., :1]).all()
+    assert 0 < int((slices[:, 0, 0] == 0).sum()) < 500
+    assert (slices[..., 0].sum(1) >= 1).all()

@@ -15,6 +15,7 @@ from pathlib import PurePath
 import numpy as np
 
 from vesalius.errors import DataError
+from vesalius.tasks.segment.neighbors import image_channels
 from vesalius.types import Array, Json
 from vesalius.volume import Volume
 
@@ -27,7 +28,7 @@ def given_channels(volume: Volume, decisions: Json) -> Array:
     Raises:
         DataError: another number of channels than the plan's, and nothing says which they are.
     """
-    wanted, color = decisions["network"]["in_channels"], decisions["color"]
+    wanted, color = image_channels(decisions), decisions["color"]
     data, have = volume.data, len(volume.data)
     order = None if color else _order(volume, decisions.get("channels", []), wanted)
     if order is not None and order != list(range(wanted)):
@@ -73,7 +74,7 @@ def missing_names(volume: Volume, decisions: Json) -> list[str]:
 def channel_names(decisions: Json) -> list[str]:
     """Return a name for each channel of a plan."""
     held: list[str] = decisions.get("channels", [])
-    return held or [f"channel-{n}" for n in range(1, 1 + decisions["network"]["in_channels"])]
+    return held or [f"channel-{n}" for n in range(1, 1 + image_channels(decisions))]
 
 
 def numbered(files: Sequence[str], count: int, most: int) -> list[int] | None:

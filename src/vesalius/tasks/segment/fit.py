@@ -25,6 +25,7 @@ from vesalius.tasks.segment.footprint import sums_bytes
 from vesalius.tasks.segment.largest_choice import told
 from vesalius.tasks.segment.locate import Locator
 from vesalius.tasks.segment.locate_fit import fit_locator
+from vesalius.tasks.segment.neighbors import neighbors
 from vesalius.tasks.segment.objective import objective
 from vesalius.tasks.segment.patches import Prepared, draw, prepare
 from vesalius.tasks.segment.predict import Segmenter, new_model
@@ -262,7 +263,7 @@ def _step_loss(
         )
         assert y is not None  # noqa: S101 - labels were given
         if dropout:
-            x = drop_channels(x, dropout, rng)
+            x = drop_channels(x, dropout, rng, slices=1 + 2 * neighbors(decisions))
         return objective(model(x), y, structures)
 
     return step_loss

@@ -15,6 +15,7 @@ from vesalius.files import read_json, write_json
 from vesalius.normalization import Normalizer
 from vesalius.tasks.cases import Case
 from vesalius.tasks.segment.grid import mask_to_plan, to_plan
+from vesalius.tasks.segment.neighbors import neighbors, with_neighbors
 from vesalius.tasks.segment.slide import patch3
 from vesalius.tasks.segment.structures import Structures
 from vesalius.types import Array, Json, Progress
@@ -112,11 +113,16 @@ def draw(
     """
     patch = patch3(decisions)
     period = round(1 / decisions["forced_foreground"])
+    beside = neighbors(decisions)
     images, labels = [], []
     for place, key in enumerate(keys, first):
         image, label = prepared.image(key), prepared.label(key)
         start = _start(prepared, key, label.shape, patch, place % period == 0, rng)
-        images.append(_cut(image, start, patch, fill=None))
+        if beside:
+            seen = with_neighbors(image, int(start[2]), beside)
+            images.append(_cut(seen, start * (1, 1, 0), patch, fill=None))
+        else:
+            images.append(_cut(image, start, patch, fill=None))
         labels.append(_cut(label[None], start, patch, fill=0)[0])
     x, y = np.stack(images).astype(np.float32), np.stack(labels).astype(np.int64)
     flat = len(decisions["patch"]) == 2

@@ -22,6 +22,7 @@ from vesalius.tasks.segment.choice import choose
 from vesalius.tasks.segment.fingerprint import fingerprint as fingerprint
 from vesalius.tasks.segment.footprint import training_bytes
 from vesalius.tasks.segment.locate_plan import plan_locator
+from vesalius.tasks.segment.neighbors import image_channels, plan_neighbors
 from vesalius.tasks.segment.objective import described
 from vesalius.tasks.segment.structures import Structures
 from vesalius.training.device import best_precision
@@ -81,13 +82,19 @@ def decide(
     dims, large = found["spatial_dims"], torch.cuda.is_available()
     color = dims == 2 and found["channels"] >= 3
     channels = 3 if color else found["channels"]
+    beside = plan_neighbors(found, color=color)
     kinds = found["modalities"]
     shape, spacing = _grid(found, dims, *_LIMITS[dims, large])
     fine = np.flatnonzero(spacing < ANISOTROPIC * spacing.min()).tolist()
     decisions = {
         **chosen,
         "shares": _shares(found, chosen) if chosen["regions"] else [],
-        "network": {"name": name, "spatial_dims": dims, "in_channels": channels},
+        "network": {
+            "name": name,
+            "spatial_dims": dims,
+            "in_channels": channels * (1 + 2 * beside),
+        },
+        "neighbors": beside,
         "color": color,
         "channels": [] if color else found.get("channel_names", []),
         "channel_dropout": CHANNEL_DROPOUT if channels > 1 and not color else 0.0,
@@ -190,9 +197,7 @@ def cache_bytes(found: Json, decisions: Json) -> int:
     dims = found["spatial_dims"]
     extent = np.prod(np.array(found["median_shape"]) * found["median_spacing"])
     grid = [*decisions["spacing"], *found["median_spacing"][dims:]]
-    bytes_each = (
-        2 * decisions["network"]["in_channels"] + Structures.of(decisions).code_dtype.itemsize
-    )
+    bytes_each = 2 * image_channels(decisions) + Structures.of(decisions).code_dtype.itemsize
     return int(1.2 * found["images"] * bytes_each * extent / np.prod(grid))
 
 

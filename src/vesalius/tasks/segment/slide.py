@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from vesalius.errors import BudgetError
+from vesalius.tasks.segment.neighbors import neighbors, with_neighbors
 from vesalius.tasks.segment.rolling import RollingSum, Take
 from vesalius.types import Array, Json, Shape3
 
@@ -48,6 +49,7 @@ class Layout:
         shape: of the image, `(i, j, k)`.
         patch: of a window; 1 along k for a network with 2 axes.
         flat: whether the network has 2 axes.
+        neighbors: slices on each side that such a network sees beside its own.
         classes: that the network answers.
         starts: first voxels of the windows along each axis, negative where the patch is larger
             than the image.
@@ -61,6 +63,7 @@ class Layout:
     shape: Shape3
     patch: Shape3
     flat: bool
+    neighbors: int
     classes: int
     starts: tuple[tuple[int, ...], ...]
     axis: int
@@ -141,6 +144,7 @@ def lay_out(
         shape=shape,
         patch=(int(patch[0]), int(patch[1]), int(patch[2])),
         flat=len(decisions["patch"]) == 2,
+        neighbors=neighbors(decisions),
         classes=classes,
         starts=starts,
         axis=axis,
@@ -231,6 +235,7 @@ def _answers(
     """
     floor = torch.from_numpy(image.min(axis=(1, 2, 3), keepdims=True).astype(np.float32))
     outside = float(floor.min())
+    floor = floor.repeat_interleave(1 + 2 * layout.neighbors, 0)
     blank: Tensor | None = None
     waiting: list[tuple[Shape3, Tensor | None]] = []  # place, and logits that are known
     crops: list[Tensor] = []
@@ -252,7 +257,7 @@ def _answers(
         if unseen is not None and unseen.holds(place):
             waiting.append((place, unseen.logits[:, None, None, None].expand(-1, *layout.patch)))
             continue
-        crop = _crop(image, place, layout.patch, outside)
+        crop = _crop(image, place, layout, outside)
         if _empty(crop, floor):
             if blank is None:
                 (blank,) = ask([crop])
@@ -269,8 +274,11 @@ def _empty(crop: Tensor, floor: Tensor) -> bool:
     return bool((crop == floor).all())
 
 
-def _crop(image: Array, place: Shape3, patch: Shape3, outside: float) -> Tensor:
-    """Return a window `(C, *patch)` float32."""
+def _crop(image: Array, place: Shape3, layout: Layout, outside: float) -> Tensor:
+    """Return a window `(C, *patch)` float32, its neighbors among the channels."""
+    patch = layout.patch
+    if layout.neighbors:
+        image, place = with_neighbors(image, place[2], layout.neighbors), (*place[:2], 0)
     ends = [(a, a + p, n) for a, p, n in zip(place, patch, image.shape[1:], strict=True)]
     inner = tuple(slice(max(a, 0), min(b, n)) for a, b, n in ends)
     values = np.array(image[(slice(None), *inner)], np.float32)

@@ -16,6 +16,7 @@ from vesalius.errors import BudgetError, RunError, UsageError
 from vesalius.tasks.run import Run
 from vesalius.tasks.segment.answering import answering_names
 from vesalius.tasks.segment.footprint import training_bytes
+from vesalius.tasks.segment.neighbors import image_channels, neighbors
 from vesalius.tasks.segment.plan import LEAST_BATCH
 from vesalius.types import Json
 
@@ -45,16 +46,21 @@ def take_over(
                 f"--from keeps the {option} of that run, '{held}', and '{given}' was asked for; "
                 f"leave --{option} out"
             )
-    for name, words in (("spatial_dims", "axes"), ("in_channels", "channels")):
-        if old[name] != new[name]:
+    differences = (
+        ("axes", old["spatial_dims"], new["spatial_dims"]),
+        ("channels", image_channels(origin.decisions), image_channels(decisions)),
+    )
+    for noun, has, got in differences:
+        if has != got:
             raise UsageError(
-                f"the network of the run that --from names takes images of {old[name]} {words}, "
-                f"and these have {new[name]}; train without --from"
+                f"the network of the run that --from names takes images of {has} {noun}, "
+                f"and these have {got}; train without --from"
             )
     optimizer = decisions["optimizer"]
     taken = {
         **decisions,
         **{name: origin.decisions[name] for name in _TAKEN},
+        "neighbors": neighbors(origin.decisions),
         "optimizer": {**optimizer, "lr": optimizer["lr"] * LESS},
     }
     memory = taken.get("memory")
