@@ -99,6 +99,7 @@ def _segment(found: Json, decisions: Json, train: int, val: int) -> Trial:
 
     from vesalius.tasks.segment.above import labeler
     from vesalius.tasks.segment.fit import CHECKED
+    from vesalius.tasks.segment.neighbors import image_channels
     from vesalius.tasks.segment.objective import objective
     from vesalius.tasks.segment.predict import new_model
     from vesalius.tasks.segment.slide import lay_out, quarter_of, slide
@@ -114,7 +115,7 @@ def _segment(found: Json, decisions: Json, train: int, val: int) -> Trial:
     codes = 2 ** (1 + count) if structures.regions else 1 + count
     labels = torch.randint(0, codes, (decisions["batch"], *patch))
     i, j, k = _on_grid(found, spacing)
-    whole = rng.normal(size=(channels, i, j, k)).astype(np.float16)
+    whole = rng.normal(size=(image_channels(decisions), i, j, k)).astype(np.float16)
 
     def step_loss(model: nn.Module, where: torch.device) -> Tensor:
         x, y = augment(
