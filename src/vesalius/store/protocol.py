@@ -137,12 +137,12 @@ class Archive(Protocol):
         """
 
     def delete_keys(self, keys: Sequence[str]) -> int:
-        """Delete entries; their bytes leave the disk with the next `compact`."""
+        """Delete entries; their bytes leave the disk with the last version that holds them."""
 
     def erase_patients(self, patients: Sequence[str]) -> int:
         """Delete a patient's entries and every earlier version, index and cache that holds them."""
 
-    def nearest(self, vectors: Array, k: int, given: Filter = Filter()) -> list[Near]:  # noqa: B008 - frozen
+    def nearest(self, vectors: Array, k: int, given: Filter = Filter()) -> list[Near]:
         """Return up to `k` entries near each of `(n, d)` vectors.
 
         A filter never makes the answer shorter than what fulfils it.
@@ -152,7 +152,7 @@ class Archive(Protocol):
                 column that may have been meant.
         """
 
-    def worded(self, words: str, k: int, given: Filter = Filter()) -> list[Worded]:  # noqa: B008 - frozen
+    def worded(self, words: str, k: int, given: Filter = Filter()) -> list[Worded]:
         """Return up to `k` entries that bear some of the words, the best first."""
 
     def vectors(self, keys: Sequence[str]) -> Array:
