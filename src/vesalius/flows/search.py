@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vesalius search`: many plans tried in the minutes given, the best trades kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vesalius.errors import UsageError
+from vesalius.types import PathLike, Task
+
+if TYPE_CHECKING:
+    from vesalius.flows.searching.result import SearchResult
+
+MINUTES = 60.0  # where none are given
+SHARE = 12.0  # a network that is trained in full takes about one of so many parts of the minutes
+
+
+def search(
+    task: Task | None = None,
+    cohort: PathLike | None = None,
+    *,
+    minutes: float | None = None,
+    target: str | None = None,
+    target_kind: str = "auto",
+    case: str = "auto",
+    steps: int | None = None,
+    max_latency: float | None = None,
+    device: str = "auto",
+    max_memory: int | None = None,
+    max_size: int | None = None,
+    disk: int | None = None,
+    workers: int = 1,
+    trials: int | None = None,
+    space: PathLike | None = None,
+    tuner: str = "ours",
+    start: PathLike | None = None,
+    out: PathLike | None = None,
+    resume: PathLike | None = None,
+    where: str | None = None,
+    split: PathLike | None = None,
+    ungrouped_split: bool = False,
+    seed: int = 0,
+    say: Callable[[SearchResult], None] | None = None,
+    command: str = "",
+) -> SearchResult:
+    """Search for the best trade between quality and cost, and return what was found.
+
+    Every trial is an edited plan that is trained in a process of its own, and named by the plan's
+    hash; it is scored on validation cases. Some cases are set apart before, which no trial sees:
+    the winner is confirmed on them. Test cases are not touched. The same call after an interruption
+    goes on where it stopped.
+
+    Args:
+        task: `classify` or `segment`.
+        cohort: folder of a cohort.
+        minutes: wall minutes for everything, 60 where none are given; of a search that is resumed,
+            those of all its sessions together.
+        target, target_kind, case, where, split, ungrouped_split, seed: as in `train`.
+        steps: of a network that is trained in full; by default as many as take a twelfth of the
+            minutes. Cheaper trials take a ninth and a third of them.
+        max_latency: seconds that an answer for one case may take, files read, in the median.
+        device: on which latency is measured: `auto`, where a run answers by itself, or `cpu`.
+        max_memory: bytes that a process may take which answers.
+        max_size: bytes that a run's files may take which answering needs.
+        disk: bytes for the weights of all trials; those of the best and of the front stay.
+        workers: trials at once; the cores are shared out.
+        trials: at most so many.
+        space: file of the parameters to search, edited; every search writes its own as
+            `space.json`.
+        tuner: `ours`, or a baseline: `random`, `tpe`, `asha`.
+        start: an earlier search, of whatever data, whose best points are tried early.
+        out: folder of the search; default `searches/<task>-<hash of what is asked>`.
+        resume: folder of a search to go on with; it says all of the above but `minutes`, `trials`
+            and `workers`.
+        say: called with the search as it stands whenever a trial begins or ends.
+        command: the exact command, for the report; default this call.
+
+    Raises:
+        UsageError: a wrong argument, an unknown parameter of the space, another process at it.
+        CohortError: the cohort has no label, or too few cases.
+        BudgetError: the minutes suffice for nothing, or the disk is full.
+        RunError: `out` holds another search, or no trial came to anything.
+    """
+    started = time.monotonic()
+    from vesalius.flows.searching.request import Asked, asked_of
+    from vesalius.flows.searching.session import Session
+
+    if resume is None and (task is None or cohort is None):
+        raise UsageError("search needs a task and a cohort, or --resume with a search's folder")
+    share = None if steps is not None else (MINUTES if minutes is None else minutes) / SHARE
+    asked = Asked(
+        task=task or "",
+        cohort="" if cohort is None else str(Path(cohort).absolute()),
+        target=target,
+        target_kind=target_kind,
+        case=case,
+        steps=steps,
+        share=share,
+        max_latency=max_latency,
+        device=device,
+        max_memory=max_memory,
+        max_size=max_size,
+        disk=disk,
+        space="" if space is None else _text(space),
+        tuner=tuner,
+        start=None if start is None else str(Path(start).absolute()),
+        where=where,
+        split=None if split is None else str(Path(split).absolute()),
+        ungrouped_split=ungrouped_split,
+        seed=seed,
+    )
+    if resume is not None:
+        given = asked.differing(Asked(task="", cohort="", share=share))
+        if given or out is not None:
+            raise UsageError(
+                f"a search that is resumed says {', '.join(given or ['out'])}; leave it out, or "
+                "begin another search"
+            )
+        asked, folder = asked_of(resume), Path(resume)
+    else:
+        asked.check()
+        folder = Path(out) if out is not None else Path("searches") / f"{task}-{asked.digest()[:8]}"
+    return Session(asked, folder, workers=workers, say=say, command=command).run(
+        started=started, minutes=minutes, most=trials
+    )
+
+
+def _text(space: PathLike) -> str:
+    try:
+        return Path(space).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the space {space} cannot be read: {error}") from error
