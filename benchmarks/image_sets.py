@@ -40,7 +40,7 @@ def yardstick_table(cohort: Cohort, cases: Cases) -> Array:
 
     from vesalius.networks import build
     from vesalius.networks.pretrained import load_pretrained
-    from vesalius.tasks.classify.model import resize
+    from vesalius.tasks.views import resize
 
     network = build("efficientnet_lite0", spatial_dims=2, in_channels=1, out_channels=1)
     load_pretrained(network, "efficientnet_lite0", in_channels=1)

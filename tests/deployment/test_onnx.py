@@ -23,11 +23,11 @@ from vesalius.geometry import flat_affine
 from vesalius.networks.engine import EngineNetwork
 from vesalius.optional import available
 from vesalius.tasks.classify.batch import FACTS, Image
-from vesalius.tasks.classify.embeddings import FrozenEncoder
 from vesalius.tasks.classify.heads import Embedded, fit_head, new_head
 from vesalius.tasks.classify.members import HeadMember, Member, NetworkMember, save_members
 from vesalius.tasks.classify.model import new_model
 from vesalius.tasks.classify.predict import Classifier
+from vesalius.tasks.frozen import FrozenEncoder
 from vesalius.tasks.run import Run
 from vesalius.tasks.targets import Target
 from vesalius.volume import Volume

@@ -632,7 +632,7 @@ def test_a_run_carries_its_normalizer_and_predict_uses_it(method, stripes, tmp_p
     from vesalius.flows.evaluate import evaluate
     from vesalius.flows.predict import predict
     from vesalius.flows.train import train
-    from vesalius.tasks.classify.views import make_views
+    from vesalius.tasks.views import make_views
 
     cohort = Cohort.open(stripes / "cohort")
     run = train(

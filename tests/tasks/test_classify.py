@@ -21,9 +21,9 @@ from vesalius.tasks.classify.fit import train_run
 from vesalius.tasks.classify.model import new_model
 from vesalius.tasks.classify.predict import Classifier
 from vesalius.tasks.classify.scoring import score_cases
-from vesalius.tasks.classify.views import make_views
 from vesalius.tasks.run import Run, find_run, plan_id, start_run
 from vesalius.tasks.targets import Target
+from vesalius.tasks.views import make_views
 from vesalius.training.log import read_log
 from vesalius.volume import Volume
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vesalius.cli import terminal
+from vesalius.cli.audit import audit
 from vesalius.cli.check import check
 from vesalius.cli.compare import compare
 from vesalius.cli.count import count
@@ -22,18 +23,25 @@ from vesalius.cli.evaluate import evaluate
 from vesalius.cli.exit_codes import INTERRUPTED
 from vesalius.cli.export import export
 from vesalius.cli.fetch import fetch
+from vesalius.cli.find import find
+from vesalius.cli.index import index
+from vesalius.cli.leaderboard import leaderboard
 from vesalius.cli.models import models
 from vesalius.cli.normalize import normalize
 from vesalius.cli.plan import plan
 from vesalius.cli.predict import predict
 from vesalius.cli.scan import scan
+from vesalius.cli.search import search
+from vesalius.cli.serve import serve
+from vesalius.cli.status import status
 from vesalius.cli.train import train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _VERBS: tuple[Callable[..., None], ...] = (  # in the order of `vesalius --help`
-    scan, check, plan, train, evaluate, predict, compare, count, export, models, normalize, demo,
+    scan, check, plan, train, search, leaderboard, evaluate, predict, compare, index, find, count,
+    export, models, normalize, demo, serve, status, audit,
     fetch, doctor,
 )  # fmt: skip
 

@@ -35,6 +35,7 @@ def plan(
     labels: options.Labels = "",
     ignore: options.Ignore = "",
     memory: options.Memory = "",
+    pairs: options.Pairs = "",
     as_json: AsJson = False,
 ) -> None:
     """Print what `train` with the same options would do, how long, and what it takes."""
@@ -62,6 +63,7 @@ def plan(
         labels=labels,
         ignore=ignore,
         memory=terminal.byte_count(memory) if memory else None,
+        pairs=pairs,
     )
     if as_json:
         terminal.say_json(result.to_json())

@@ -16,12 +16,15 @@ class TaskName(StrEnum):
     classify = "classify"
     segment = "segment"
     detect = "detect"
+    retrieve = "retrieve"
 
 
 Task = Annotated[TaskName, typer.Argument(help="What to learn.")]
 Target = Annotated[
     str | None,
-    typer.Option(help="Label to learn (classify); several yes/no ones joined by commas."),
+    typer.Option(
+        help="Label to learn (classify), or to share (retrieve); several joined by commas."
+    ),
 ]
 TargetKind = Annotated[
     str,
@@ -67,6 +70,12 @@ Labels = Annotated[
 ]
 Ignore = Annotated[
     str, typer.Option(help="Labels of the masks whose voxels are to count nowhere (segment).")
+]
+Pairs = Annotated[
+    str,
+    typer.Option(
+        help="What belongs together (retrieve): same-label, captions, same-study; comma-joined."
+    ),
 ]
 Memory = Annotated[
     str, typer.Option(help="What training may take, e.g. 6GB: bounds patch and batch (segment).")

@@ -37,6 +37,7 @@ def train(
     labels: options.Labels = "",
     ignore: options.Ignore = "",
     memory: options.Memory = "",
+    pairs: options.Pairs = "",
     plan: Annotated[
         Path | None, typer.Option(help="File of `vesalius plan`, edited or not, to train as it is.")
     ] = None,
@@ -67,6 +68,7 @@ def train(
         labels=labels,
         ignore=ignore,
         memory=terminal.byte_count(memory) if memory else None,
+        pairs=pairs,
         plan=plan,
         progress=progress,
         command=_command(),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A classifier's run as one file, ONNX or OpenVINO's, with the check that it gives its answers.
 
-The graph begins after normalization: its input are views as `tasks.classify.views.make_views` makes
+The graph begins after normalization: its input are views as `tasks.views.make_views` makes
 them, of one image a case; a JSON file beside it says how, and names the answers.
 """
 

@@ -93,6 +93,8 @@ def _score(run: Run, cohort: Cohort, split: str, progress: Progress | None) -> J
         cases = _chosen(run, detection_cases(cohort), split)
         detector = detection.Detector.load(run)
         return score.score_cases(run, detector, cohort, cases, split, progress=progress)
+    if run.task == "retrieve":
+        return _search(run, cohort, split, progress)
     from vesalius.tasks.classify import predict as classification
     from vesalius.tasks.classify.scoring import score_cases
     from vesalius.tasks.targets import Target
@@ -102,6 +104,18 @@ def _score(run: Run, cohort: Cohort, split: str, progress: Progress | None) -> J
     cases = _chosen(run, found, split)
     classifier = classification.Classifier.load(run)
     return score_cases(run, classifier, cohort, cases, split, progress=progress)
+
+
+def _search(run: Run, cohort: Cohort, split: str, progress: Progress | None) -> Json:
+    """Search for a subset's images among all images of the cohort."""
+    from vesalius.tasks.retrieve.cases import retrieval_cases
+    from vesalius.tasks.retrieve.embedder import Embedder
+    from vesalius.tasks.retrieve.scoring import score_cases
+
+    found = retrieval_cases(cohort, ",".join(run.decisions["pairs"]), run.plan["target"])
+    queries = _chosen(run, found, split)
+    embedder = Embedder.load(run.path)
+    return score_cases(run, embedder, cohort, found.cases, queries, split, progress=progress)
 
 
 def _chosen(run: Run, cases: Cases, split: str) -> list[Case]:

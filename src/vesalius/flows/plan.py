@@ -108,6 +108,7 @@ def plan(
     labels: str = "",
     ignore: str = "",
     memory: int | None = None,
+    pairs: str = "",
 ) -> Plan:
     """Return what `train` with the same arguments would do, and what it would take.
 
@@ -116,8 +117,8 @@ def plan(
 
     Args:
         task, cohort, target, target_kind, case, minutes, steps, folds, model, operating, encoder,
-            start, normalize, where, split, ungrouped_split, seed, labels, ignore, memory: as in
-            `train`.
+            start, normalize, where, split, ungrouped_split, seed, labels, ignore, memory, pairs: as
+            in `train`.
         out: file for the plan, to be edited and handed to `train` as `plan`.
 
     Raises:
@@ -150,6 +151,7 @@ def plan(
         labels=labels,
         ignore=ignore,
         memory=memory,
+        pairs=pairs,
     )
     data = gather(asked, cohort)
     drafted = draft(data)

@@ -42,6 +42,7 @@ def train(
     labels: str = "",
     ignore: str = "",
     memory: int | None = None,
+    pairs: str = "",
     plan: PathLike | Plan | None = None,
     progress: Progress | None = None,
     command: str = "",
@@ -52,10 +53,12 @@ def train(
     the end it returns the finished run at once.
 
     Args:
-        task: `classify`, `segment` or `detect` (boxes, for counting).
+        task: `classify`, `segment`, `detect` (boxes, for counting) or `retrieve` (vectors for
+            `vesalius index`).
         cohort: a cohort or its folder.
         target: the label to learn (classify), or several separated by commas that each say yes
-            or no; may be left out where there is only one.
+            or no; the labels that images share (retrieve); may be left out where there is only
+            one.
         target_kind: `auto`, `binary`, `multiclass`, `multilabel`, `ordinal` (its grades in order
             after a colon where numbers do not say it: `ordinal:low<mid<high`), `regression`.
         case: what one label applies to: `auto`, `patient`, `study`, `series`, `image`.
@@ -85,6 +88,8 @@ def train(
             overlap. Empty: all of them.
         ignore: names or values of the masks whose voxels count neither in training nor in scores.
         memory: bytes that training may take at its peak (segment): patch and batch are chosen so.
+        pairs: what belongs together (retrieve): `same-label` (the default), `captions` (images and
+            their words), `same-study`, or several joined by commas.
         plan: of `vesalius.plan`, or its file, edited or not: its decisions are taken as they
             stand. It says all of the above but `out` and the files `split`, `encoder` and `start`,
             which are handed in again where it was made with them.
@@ -125,6 +130,7 @@ def train(
         labels=labels,
         ignore=ignore,
         memory=memory,
+        pairs=pairs,
     )
     held = None if plan is None else read_plan(plan.to_json() if isinstance(plan, Plan) else plan)
     if held is not None:
@@ -232,6 +238,10 @@ def _fit(asked: Asked, run: Run, data: Data, started: float, progress: Progress 
         from vesalius.tasks.detect.fit import train_run as train_detector
 
         return train_detector(run, data.cohort, data.cases, started=started, progress=progress)
+    if asked.task == "retrieve":
+        from vesalius.tasks.retrieve.fit import train_run as train_embedder
+
+        return train_embedder(run, data.cohort, data.cases, started=started, progress=progress)
     from vesalius.tasks.classify.fit import train_run as train_classifier
 
     return train_classifier(
@@ -246,7 +256,7 @@ def _call(request: Json) -> str:
         held["start"] = request["from"]
     if request["folds"] > 1:
         held["folds"] = request["folds"]
-    held |= {name: request[name] for name in ("labels", "ignore", "memory")}
+    held |= {name: request.get(name) for name in ("labels", "ignore", "memory", "pairs")}
     if request["plan"]:
         held = {"plan": request["plan"]}
     given = ", ".join(f"{name}={value!r}" for name, value in held.items() if value)

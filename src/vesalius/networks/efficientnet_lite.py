@@ -163,13 +163,17 @@ class EfficientNetLite(nn.Module):
         The depths are the last maps at 1/8, 1/16 and 1/32 of the input (stem `large`): texture
         that the last layer, made for photographs, no longer tells apart.
         """
-        found = []
+        return torch.cat([maps.flatten(2).mean(2) for maps in self.level_maps(x)], dim=1)
+
+    def level_maps(self, x: Tensor) -> list[Tensor]:
+        """Return the maps whose means `levels` gives, finest first: `(N, channels, ...)` each."""
+        found: list[Tensor] = []
         x = self.stem(x)
         for number, block in enumerate(self.blocks):
             x = block(x)
             if number in _LEVELS:
-                found.append(x.flatten(2).mean(2))
-        return torch.cat([*found, self.last(x).flatten(2).mean(2)], dim=1)
+                found.append(x)
+        return [*found, self.last(x)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits: `(N, in_channels, ...)` -> `(N, out_channels)`."""

@@ -22,15 +22,18 @@ def write_card(run: PathLike) -> Path:
     data = plan.get("cohort", {})
     labels = label_names(metrics)
     task = metrics["task"]
-    what = {"classify": "classifies", "detect": "counts"}.get(task, "segments")
-    other = "objects" if task == "detect" else "structures"
+    what = {"classify": "classifies", "detect": "counts", "retrieve": "finds like images by"}.get(
+        task, "segments"
+    )
+    other = {"detect": "objects", "retrieve": "their vectors"}.get(task, "structures")
     aim = metrics.get("target") if task == "classify" else other
+    of = ": ".join(filter(None, (_plain(aim), ", ".join(map(_plain, labels)))))
     license_ = data.get("license") or "not stated"
     command = shareable_command(plan.get("command"), run=folder, cohort=Path("COHORT"))
     lines = [
         f"# Model card: {metrics['task']} {_plain(aim)} ({plan.get('id')})",
         "",
-        f"This model {what} {_plain(aim)}: {', '.join(map(_plain, labels))}.",
+        f"This model {what} {of}.",
         "",
         "## Intended use and limits",
         "",

@@ -88,6 +88,8 @@ def gather(run: Path, cohort: Cohort, split: str) -> RunContent:
         "training": {name: _training(log) for name, log in logs.items()},
         "cases": worst_images(predictions, labels)
         if task == "detect"
+        else []
+        if task == "retrieve"
         else worst_cases(task, predictions, labels),
         "command": shareable_command(plan.get("command"), run=run, cohort=Path(cohort.path)),
         "versions": plan.get("versions", {}),
@@ -205,6 +207,8 @@ def _audit(plan: Json, divided: Json) -> list[str]:
 def _title(task: str, target: str | None, labels: list[str]) -> str:
     if task == "classify":
         return f"Classification: {target}"
+    if task == "retrieve":
+        return f"Retrieval: {target or 'images and words'}"
     what = "Counting" if task == "detect" else "Segmentation"
     return f"{what}: {', '.join(labels[:6])}{' …' if len(labels) > 6 else ''}"
 

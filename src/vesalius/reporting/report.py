@@ -117,6 +117,8 @@ def _scores(content: RunContent) -> tuple[str, str, Html]:
         alt = "decision curve: net benefit over the threshold, beside treating all and none"
         curves = metrics.get("decision_curve", {})
         charts.append(chart(figures.decision_curves(curves), alt, "Decision curve"))
+    elif task == "retrieve":
+        charts += [_beside(metrics["baselines"])] if metrics["baselines"] else []
     elif task == "detect":
         found = detection_charts(metrics, content.predictions, content.json["labels"])
         charts += [chart(*one) for one in found]
@@ -147,8 +149,21 @@ def _scores(content: RunContent) -> tuple[str, str, Html]:
     return "scores", "Scores", body
 
 
-def _worst(content: RunContent, cohort: Cohort, run: Path) -> tuple[str, str, Html]:
+def _beside(baselines: list[Json]) -> Html:
+    """Return the table of what a search is compared with."""
+    scores = [
+        {**score, "label": f"{one['label']}: {one['name']}"}
+        for one in baselines
+        for score in one["scores"]
+        if score["name"].startswith(("precision", "map"))
+    ]
+    return score_table(scores, caption="The same searches by other means")
+
+
+def _worst(content: RunContent, cohort: Cohort, run: Path) -> tuple[str, str, Html] | None:
     task = content.json["task"]
+    if task == "retrieve":
+        return None
     if task == "detect":
         parts = images_html(content.json["cases"], cohort, content.json["labels"])
     else:

@@ -53,13 +53,24 @@ SCORES: Mapping[str, tuple[str, str, bool]] = {
     ),
     "froc": ("Sensitivity (FROC)", "mean at 1/8 to 8 false alarms an image", False),
     "count_mae": ("Error of the count", "mean distance from the true number", True),
+    "precision@5": ("Precision at 5", "share of relevant ones among the first five", False),
+    "recall@5": ("Recall at 5", "share of the relevant ones that are among the first five", False),
+    "map@5": ("Mean average precision at 5", "over min(relevant, 5)", False),
+    "ndcg@5": ("nDCG at 5", "gain discounted by rank, over the best ranking's", False),
+    "precision@10": ("Precision at 10", "share of relevant ones among the first ten", False),
+    "recall@10": ("Recall at 10", "share of the relevant ones that are among the first ten", False),
+    "map@10": ("Mean average precision at 10", "over min(relevant, 10)", False),
+    "ndcg@10": ("nDCG at 10", "gain discounted by rank, over the best ranking's", False),
+    "mrr": ("Reciprocal rank", "one over the rank of the first relevant one", False),
     "count_coverage": ("Coverage of intervals", "share that hold the true number", False),
 }  # fmt: skip
 _TILES = 6
+_OF_EACH = ("detect", "retrieve")  # scores of each class or label lead their reports
 _HEADLINES = {
     "classify": ("auc", "mae", "balanced_accuracy", "accuracy", "r2", "ece"),
     "segment": ("dice", "nsd", "hd95", "iou"),
     "detect": ("count_mae", "average_precision_50"),
+    "retrieve": ("precision@5", "recall@10"),
 }
 
 
@@ -95,7 +106,7 @@ def headline_score(task: str, scores: Sequence[Json]) -> Json | None:
 def _leading(task: str, scores: Sequence[Json]) -> list[Json]:
     """Return the scores that a report begins with; of a detector those of each class."""
     names = _HEADLINES.get(task, ())
-    if task == "detect":
+    if task in _OF_EACH:
         return [s for name in names for s in scores if s["name"] == name][:_TILES]
     found = [overall(scores, name) for name in names]
     return [s for s in found if s]

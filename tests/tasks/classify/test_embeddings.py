@@ -15,14 +15,9 @@ import torch
 
 from vesalius.errors import UsageError
 from vesalius.tasks.classify.batch import Image
-from vesalius.tasks.classify.embeddings import (
-    FrozenEncoder,
-    embed_store,
-    embedded,
-    pictures,
-    seconds_to_embed,
-)
+from vesalius.tasks.classify.embeddings import embed_store, embedded, seconds_to_embed
 from vesalius.tasks.classify.store import Store
+from vesalius.tasks.frozen import FrozenEncoder, pictures
 
 SPEC = {
     "encoder": "efficientnet_lite0",

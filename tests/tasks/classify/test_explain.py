@@ -14,13 +14,13 @@ from torch import nn
 from vesalius.networks import IMAGE_NETWORKS, build
 from vesalius.normalization import Normalizer
 from vesalius.tasks.classify.batch import Image
-from vesalius.tasks.classify.embeddings import FrozenEncoder
 from vesalius.tasks.classify.explain import _grad_cam, explain
 from vesalius.tasks.classify.heads import fit_head, new_head
 from vesalius.tasks.classify.members import HeadMember, NetworkMember
 from vesalius.tasks.classify.model import new_model
 from vesalius.tasks.classify.predict import Classifier, Mixture, embed
 from vesalius.tasks.classify.trust import Trust
+from vesalius.tasks.frozen import FrozenEncoder
 
 sys.path.insert(0, str(Path(__file__).parent))
 from sets import HEADS, TARGETS, images, name_of, sets, truths

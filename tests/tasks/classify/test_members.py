@@ -13,7 +13,6 @@ import torch
 
 from vesalius.networks.pretrained import imagenet_state
 from vesalius.tasks.classify.batch import Image, make_batch
-from vesalius.tasks.classify.embeddings import FrozenEncoder
 from vesalius.tasks.classify.heads import fit_head, new_head
 from vesalius.tasks.classify.members import (
     HeadMember,
@@ -25,6 +24,7 @@ from vesalius.tasks.classify.members import (
 )
 from vesalius.tasks.classify.model import new_model
 from vesalius.tasks.classify.predict import embed
+from vesalius.tasks.frozen import FrozenEncoder
 from vesalius.training.checkpoint import load_tensors
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from vesalius.errors import UsageError
 from vesalius.networks.pretrained import INPUT_SCALE
 from vesalius.tasks.classify.batch import Image, make_batch
-from vesalius.tasks.classify.model import SetClassifier, new_model, resize
+from vesalius.tasks.classify.model import SetClassifier, new_model
+from vesalius.tasks.views import resize
 
 sys.path.insert(0, str(Path(__file__).parent))
 from sets import POOLINGS, images

@@ -14,7 +14,7 @@ from vesalius.normalization import Normalizer
 from vesalius.tasks.cases import Case
 from vesalius.tasks.classify.clock import Clock
 from vesalius.tasks.classify.store import prepare
-from vesalius.tasks.classify.views import make_views
+from vesalius.tasks.views import make_views
 from vesalius.volume import Volume
 
 ENDLESS = Clock(0.0, None)

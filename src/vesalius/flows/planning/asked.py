@@ -9,9 +9,10 @@ from typing import Self
 from vesalius.errors import UsageError
 from vesalius.types import Json, PathLike
 
-TASKS = ("classify", "segment", "detect")
+TASKS = ("classify", "segment", "detect", "retrieve")
 MINUTES = 10.0  # where neither minutes nor steps are asked for
 _LEARNED = {"segment": "the masks", "detect": "the boxes"}
+PAIRS = "same-label"  # where a retrieval run is asked for no others
 _FILES = ("split", "encoder", "start")  # what a plan knows by its digest alone
 
 
@@ -38,6 +39,7 @@ class Asked:
     labels: str = ""
     ignore: str = ""
     memory: int | None = None
+    pairs: str = ""
 
     @property
     def budget(self) -> Json:
@@ -68,6 +70,7 @@ class Asked:
                 "make another plan"
             )
         request = held["request"]
+        own = {"pairs": request["pairs"]} if self.task == "retrieve" else {}
         names = (
             "target", "target_kind", "case", "folds", "model", "operating", "normalize", "seed",
             "labels", "ignore", "memory",
@@ -75,6 +78,7 @@ class Asked:
         return replace(
             self,
             **{name: request[name] for name in names},
+            **own,
             **request["budget"],
             where=request["where"] or None,
             ungrouped_split=request["ungrouped_split"],
@@ -101,6 +105,8 @@ class Asked:
             )
         if self.memory is not None and self.memory <= 0:
             raise UsageError(f"memory must be a number of bytes above 0, got {self.memory}")
+        if self.pairs and self.task != "retrieve":
+            raise UsageError(f"pairs belong to retrieve, not to {self.task}; leave them out")
         if self.seed < 0:
             raise UsageError(f"seed must not be negative, got {self.seed}")
         if self.task == "classify":
@@ -109,9 +115,9 @@ class Asked:
                     f"--from begins a network that --model names, and model is '{self.model}'"
                 )
             return
-        if self.start is not None and self.task == "detect":
+        if self.start is not None and self.task in ("detect", "retrieve"):
             raise UsageError("--from begins a network of classify or segment; leave it out")
-        if self.target is not None:
+        if self.target is not None and self.task != "retrieve":
             raise UsageError(
                 f"target belongs to classify; {self.task} learns {_LEARNED[self.task]} of the "
                 "cohort"

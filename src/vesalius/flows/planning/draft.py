@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vesalius.errors import UsageError
-from vesalius.flows.planning.asked import Asked
+from vesalius.flows.planning.asked import PAIRS, Asked
 from vesalius.flows.planning.flaws import flawed_images
 from vesalius.flows.planning.origin import check_origin
 from vesalius.types import Json, PathLike
@@ -71,7 +71,7 @@ def gather(asked: Asked, cohort: PathLike | Cohort) -> Data:
     opened = cohort if isinstance(cohort, Cohort) else Cohort.open(cohort)
     chosen = opened.filter(asked.where) if asked.where else opened
     cases = _cases(asked, chosen)
-    target = (asked.target or chosen.targets[0]) if asked.task == "classify" else None
+    target = _target(asked, chosen)
     split = _split(asked, chosen, target)
     encoder = None
     if asked.task == "classify":
@@ -105,6 +105,8 @@ def gather(asked: Asked, cohort: PathLike | Cohort) -> Data:
         "memory": asked.memory,
         "plan": "",  # the id of the one that was handed in
     }
+    if asked.task == "retrieve":
+        request["pairs"] = asked.pairs or PAIRS
     return Data(chosen, cases, split, request, encoder, folds, origin)
 
 
@@ -145,6 +147,10 @@ def cache_bytes(task: str, found: Json, decisions: Json) -> int:
         from vesalius.tasks.detect import plan as detection
 
         return detection.cache_bytes(found, decisions)
+    if task == "retrieve":
+        from vesalius.tasks.retrieve import plan as retrieval
+
+        return retrieval.cache_bytes(found, decisions)
     from vesalius.tasks.classify import plan as classification
 
     return classification.cache_bytes(found, decisions)
@@ -159,9 +165,24 @@ def _cases(asked: Asked, cohort: Cohort) -> Cases:
         from vesalius.tasks.detect.cases import detection_cases
 
         return detection_cases(cohort)
+    if asked.task == "retrieve":
+        from vesalius.tasks.retrieve.cases import retrieval_cases
+
+        return retrieval_cases(cohort, asked.pairs or PAIRS, asked.target)
     return cases.classification_cases(
         cohort, asked.target, asked.case, target_kind=asked.target_kind
     )
+
+
+def _target(asked: Asked, cohort: Cohort) -> str | None:
+    """Return what a plan states as its target: the labels, joined by commas; None for none."""
+    if asked.task == "classify":
+        return asked.target or cohort.targets[0]
+    if asked.task == "retrieve":
+        from vesalius.tasks.retrieve.cases import wanted_labels
+
+        return ",".join(wanted_labels(cohort, asked.pairs or PAIRS, asked.target)) or None
+    return None
 
 
 def _split(asked: Asked, cohort: Cohort, target: str | None) -> Split:
@@ -222,6 +243,13 @@ def _decide(data: Data) -> tuple[Json, Json, list[str]]:
         found = detection.fingerprint(train)
         decisions = detection.decide(found, **asked)
         return found, decisions, _unmarked(found, decisions)
+    if request["task"] == "retrieve":
+        from vesalius.tasks.retrieve import plan as retrieval
+
+        found = retrieval.fingerprint(train)
+        labels = request["target"].split(",") if request["target"] else []
+        kinds = request["pairs"].split(",")
+        return found, retrieval.decide(found, kinds=kinds, labels=labels, **asked), []
     from vesalius.tasks.balance import balance
     from vesalius.tasks.classify import plan as classification
 

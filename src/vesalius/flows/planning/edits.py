@@ -31,7 +31,7 @@ _KEPT = (
     "decisions.usual_count", "decisions.always", "decisions.case", "decisions.target",
     "decisions.start", "decisions.operating", "decisions.color", "decisions.orientation",
     "decisions.loss", "decisions.structures", "decisions.regions", "decisions.shares",
-    "decisions.ignore", "decisions.memory", "decisions.neighbors",
+    "decisions.ignore", "decisions.pairs", "decisions.memory", "decisions.neighbors",
     "optimizer.name", ".facts", ".spatial_dims",
     ".in_channels", ".channels", ".file", ".digest", ".volumes",
 )  # fmt: skip

@@ -58,10 +58,11 @@ def estimate(plan: Json, data: Data, encoder: PathLike | None) -> Json:
     spent = len(rows) * per_image
     result: Json = {**plan["estimates"], "images": len(rows), "preparing_seconds": round(spent, 3)}
     peaks = [peak]
-    if plan["task"] == "classify":
+    if plan["task"] in ("classify", "retrieve"):
         result["frozen"] = {}
         count = len(rows) * views_of_image(found, decisions)
-        for spec in decisions["frozen"]:
+        frozen = decisions["frozen"]
+        for spec in frozen if isinstance(frozen, list) else [frozen]:
             with PeakMemory() as memory:
                 seconds = count * _seconds_per_view(spec, decisions, encoder)
             peaks.append(memory.peak)
@@ -136,13 +137,13 @@ def _prepare(plan: Json, data: Data, row: Json, normalizer: Normalizer) -> None:
 
         images.to_plan(volume, decisions, normalizer)
     else:
-        from vesalius.tasks.classify.views import make_views
+        from vesalius.tasks.views import make_views
 
         make_views(volume, decisions, normalizer)
 
 
 def _seconds_per_view(spec: Json, decisions: Json, encoder: PathLike | None) -> float:
-    from vesalius.tasks.classify.embeddings import FrozenEncoder
+    from vesalius.tasks.frozen import FrozenEncoder
 
     with tempfile.TemporaryDirectory() as folder:
         if encoder is not None:

@@ -61,6 +61,10 @@ def trials(plan: Json, data: Data) -> list[Trial]:
         return [_segment(found, decisions, train, val)]
     if plan["task"] == "detect":
         return [_detect(found, decisions, train, val)]
+    if plan["task"] == "retrieve":
+        from vesalius.flows.planning.retrieval_trials import retrieval_trials
+
+        return retrieval_trials(found, decisions, train, val)
     return [_classify(found, decisions, spec, train, val) for spec in decisions["networks"]]
 
 

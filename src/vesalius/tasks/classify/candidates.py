@@ -19,17 +19,13 @@ from vesalius.tasks.cases import Case
 from vesalius.tasks.classify.batch import FACTS
 from vesalius.tasks.classify.clock import Clock
 from vesalius.tasks.classify.crossfit import crossfit, seconds_to_crossfit
-from vesalius.tasks.classify.embeddings import (
-    FrozenEncoder,
-    embed_store,
-    embedded,
-    seconds_to_embed,
-)
+from vesalius.tasks.classify.embeddings import embed_store, embedded, seconds_to_embed
 from vesalius.tasks.classify.heads import Embedded
 from vesalius.tasks.classify.members import HeadMember, Member, NetworkMember
 from vesalius.tasks.classify.network import Lesson, measure, train_network
 from vesalius.tasks.classify.store import Store
 from vesalius.tasks.classify.warm_start import network_weights
+from vesalius.tasks.frozen import FrozenEncoder
 from vesalius.tasks.run import Run
 from vesalius.tasks.targets import Target
 from vesalius.training import budget, device

@@ -33,7 +33,6 @@ from vesalius.tasks.classify.candidates import (
     fit_networks,
 )
 from vesalius.tasks.classify.clock import Clock
-from vesalius.tasks.classify.embeddings import FrozenEncoder
 from vesalius.tasks.classify.ensemble import losses, mix, select
 from vesalius.tasks.classify.members import HeadMember, Member, save_members
 from vesalius.tasks.classify.outliers import OutlierScore
@@ -49,6 +48,7 @@ from vesalius.tasks.classify.scoring import write_scores
 from vesalius.tasks.classify.store import prepare
 from vesalius.tasks.classify.thresholds import choose_threshold
 from vesalius.tasks.classify.trust import Trust, fit_trust
+from vesalius.tasks.frozen import FrozenEncoder
 from vesalius.tasks.normalizing import fitted_normalizer
 from vesalius.tasks.run import Run
 from vesalius.tasks.targets import Target

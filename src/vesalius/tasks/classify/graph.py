@@ -15,8 +15,8 @@ from vesalius.networks.pretrained import INPUT_SCALE
 from vesalius.tasks.classify.batch import FACTS
 from vesalius.tasks.classify.heads import KnnHead
 from vesalius.tasks.classify.members import HeadMember, NetworkMember
-from vesalius.tasks.classify.model import resize
 from vesalius.tasks.classify.predict import Classifier
+from vesalius.tasks.views import resize
 
 _SMALLEST = 1e-6
 

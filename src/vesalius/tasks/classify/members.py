@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from vesalius.tasks.classify.batch import FACTS, Batch, Image, make_batch
 from vesalius.tasks.classify.crossfit import answers
-from vesalius.tasks.classify.embeddings import FrozenEncoder
 from vesalius.tasks.classify.heads import Embedded, new_head
 from vesalius.tasks.classify.model import SetClassifier
+from vesalius.tasks.frozen import FrozenEncoder
 from vesalius.tasks.targets import Target
 from vesalius.types import Array, Json
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vesalius.errors import UsageError
 from vesalius.networks import IMAGE_NETWORKS, build
@@ -19,6 +18,7 @@ from vesalius.networks.memory_format import channels_innermost
 from vesalius.networks.pooling import build_pooling
 from vesalius.networks.pretrained import INPUT_SCALE, load_pretrained
 from vesalius.tasks.classify.batch import FACTS, Batch
+from vesalius.tasks.views import resize
 from vesalius.types import Json
 
 # Of batch normalization's running statistics. The 0.01 of EfficientNet is for the hundred thousands
@@ -97,17 +97,6 @@ class SetClassifier(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Return logits `(N, outputs)` of N cases."""
         return self.classify(self.encode(batch.views), batch)[0]
-
-
-def resize(views: Tensor, size: int) -> Tensor:
-    """Return `(M, C, ...)` with every spatial side of `size`."""
-    if all(side == size for side in views.shape[2:]):
-        return views
-    if views.ndim == 5:
-        return functional.interpolate(views, (size,) * 3, mode="trilinear", align_corners=False)
-    return functional.interpolate(
-        views, (size, size), mode="bicubic", align_corners=False, antialias=size < views.shape[-1]
-    )
 
 
 def new_model(spec: Json, outputs: int, seed: int) -> SetClassifier:

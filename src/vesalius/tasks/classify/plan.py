@@ -19,8 +19,8 @@ from vesalius.tasks.balance import balancing, case_counts
 from vesalius.tasks.cases import Case
 from vesalius.tasks.classify.batch import FACTS
 from vesalius.tasks.classify.planned_networks import SMALL, VOLUMETRIC, networks_to_train
-from vesalius.tasks.classify.slices import depth_axis, slices_to_show
 from vesalius.tasks.normalizing import method_name
+from vesalius.tasks.slices import depth_axis, slices_to_show
 from vesalius.tasks.targets import Target
 from vesalius.training.device import best_precision
 from vesalius.types import Json, PathLike

@@ -16,14 +16,15 @@ from vesalius.geometry import slice_plane
 from vesalius.normalization import Normalizer
 from vesalius.tasks.cases import Case
 from vesalius.tasks.classify.batch import Image, fact_codes, make_batch
-from vesalius.tasks.classify.embeddings import FrozenEncoder, embedded
+from vesalius.tasks.classify.embeddings import embedded
 from vesalius.tasks.classify.ensemble import mix
 from vesalius.tasks.classify.heads import Embedded
 from vesalius.tasks.classify.members import CASES_AT_ONCE, Member, NetworkMember, load_members
 from vesalius.tasks.classify.trust import Trust
-from vesalius.tasks.classify.views import make_views
+from vesalius.tasks.frozen import FrozenEncoder
 from vesalius.tasks.run import Run
 from vesalius.tasks.targets import Target
+from vesalius.tasks.views import make_views
 from vesalius.training import device
 from vesalius.types import Array, Json
 from vesalius.volume import Volume

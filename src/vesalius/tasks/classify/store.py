@@ -17,7 +17,7 @@ from vesalius.normalization import Normalizer
 from vesalius.tasks.cases import Case
 from vesalius.tasks.classify.batch import Image, fact_codes
 from vesalius.tasks.classify.clock import Clock
-from vesalius.tasks.classify.views import make_views
+from vesalius.tasks.views import make_views
 from vesalius.types import Array, Json, Progress
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vesalius.tasks.classify.slices import (
+from vesalius.tasks.slices import (
     LEAST,
     MOST,
     depth_axis,
