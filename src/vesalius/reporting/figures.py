@@ -28,7 +28,7 @@ def loss_curve(log: Sequence[Json]) -> str | None:
     steps = [r for r in log if r.get("event") == "step" and r.get("loss") is not None]
     if not steps:
         return None
-    figure = _figure(4.9, 3.0)
+    figure = new_figure(4.9, 3.0)
     axis = figure.subplots()
     x = np.array([r["step"] for r in steps], float)
     y = np.array([r["loss"] for r in steps], float)
@@ -37,7 +37,7 @@ def loss_curve(log: Sequence[Json]) -> str | None:
     axis.plot(x[thin], _smooth(y)[thin], color=COLORS[0], lw=1.8, label="running mean")
     axis.set(xlabel="training step", ylabel="training loss")
     axis.legend()
-    return _svg(figure)
+    return svg(figure)
 
 
 def validation_curve(log: Sequence[Json]) -> str | None:
@@ -46,7 +46,7 @@ def validation_curve(log: Sequence[Json]) -> str | None:
     names = sorted({name for r in checks for name, v in r["scores"].items() if _is_number(v)})
     if not names:
         return None
-    figure = _figure(4.9, 3.0)
+    figure = new_figure(4.9, 3.0)
     axis = figure.subplots()
     for color, name in zip(COLORS, names[:_MOST_CURVES], strict=False):
         found = [
@@ -56,7 +56,7 @@ def validation_curve(log: Sequence[Json]) -> str | None:
         axis.plot(x, y, color=color, marker="o", ms=3.5, lw=1.5, label=name.replace("_", " "))
     axis.set(xlabel="training step", ylabel="validation score")
     axis.legend()
-    return _svg(figure)
+    return svg(figure)
 
 
 def confusion_matrix(confusion: Json) -> str:
@@ -69,7 +69,7 @@ def confusion_matrix(confusion: Json) -> str:
         counts = np.column_stack([counts, failed])
         across.append("failed")
     size = min(7.0, max(3.2, 1.5 + 0.62 * len(names)))
-    figure = _figure(size + 0.9, min(size, 1.3 + 0.72 * len(names)))
+    figure = new_figure(size + 0.9, min(size, 1.3 + 0.72 * len(names)))
     axis = figure.subplots()
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     picture = axis.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="equal")
@@ -83,14 +83,14 @@ def confusion_matrix(confusion: Json) -> str:
     axis.set(xlabel="predicted", ylabel="truth")
     axis.grid(visible=False)
     figure.colorbar(picture, label="share of the true class", shrink=0.9)
-    return _svg(figure)
+    return svg(figure)
 
 
 def roc_curves(roc: Mapping[str, Json], areas: Mapping[str, float | None]) -> str | None:
     """Return sensitivity over false alarm rate, one curve per class."""
     if not roc:
         return None
-    figure = _figure(4.4, 3.9)
+    figure = new_figure(4.4, 3.9)
     axis = figure.subplots()
     axis.plot([0, 1], [0, 1], color="#888888", lw=1, ls="--", label="random order (0.500)")
     for color, (name, curve) in zip(COLORS, list(roc.items())[:_MOST_CURVES], strict=False):
@@ -102,14 +102,14 @@ def roc_curves(roc: Mapping[str, Json], areas: Mapping[str, float | None]) -> st
         xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),
     )  # fmt: skip
     axis.legend(loc="lower right", title="class (AUC)")
-    return _svg(figure)
+    return svg(figure)
 
 
 def calibration_plot(bins: Sequence[Json]) -> str | None:
     """Return accuracy over confidence with the number of cases behind each point."""
     if not bins:
         return None
-    figure = _figure(4.4, 3.9)
+    figure = new_figure(4.4, 3.9)
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     x, y, n = (np.array([b[name] for b in bins], float) for name in ("confidence", "accuracy", "n"))
     top.plot([0, 1], [0, 1], color="#888888", lw=1, ls="--", label="perfectly calibrated")
@@ -121,14 +121,14 @@ def calibration_plot(bins: Sequence[Json]) -> str | None:
     top.legend(loc="upper left")
     below.bar(x, n, width=0.045, color=COLORS[5])
     below.set(xlabel="confidence of the predicted class", ylabel="cases")
-    return _svg(figure)
+    return svg(figure)
 
 
 def decision_curves(curves: Mapping[str, Json]) -> str | None:
     """Return net benefit over thresholds (Vickers & Elkin 2006), with treat all and treat none."""
     if not curves:
         return None
-    figure = _figure(4.4, 3.9)
+    figure = new_figure(4.4, 3.9)
     axis = figure.subplots()
     for color, (name, curve) in zip(_cycle(len(curves)), curves.items(), strict=True):
         axis.plot(curve["threshold"], curve["model"], color=color, lw=1.4, label=name)
@@ -144,7 +144,7 @@ def decision_curves(curves: Mapping[str, Json]) -> str | None:
         ylabel="net benefit a case", ylim=(-0.1 * max(top, 0.1), 1.15 * max(top, 0.1)), xlim=(0, 1),
     )  # fmt: skip
     axis.legend(loc="upper right", title="class (dotted: treat all)")
-    return _svg(figure)
+    return svg(figure)
 
 
 def count_plot(
@@ -153,7 +153,7 @@ def count_plot(
     """Return counts over the true ones `(images,)` with their intervals; NaN is no bound."""
     if not len(truth):
         return None
-    figure = _figure(4.4, 3.9)
+    figure = new_figure(4.4, 3.9)
     axis = figure.subplots()
     top = max(truth.max(), count.max(), 1.0) * 1.06 + 0.5
     axis.plot([0, top], [0, top], color="#888888", lw=1, ls="--", label="as many as there are")
@@ -164,14 +164,14 @@ def count_plot(
     axis.set(xlabel=f"true number of {name}", ylabel="count", xlim=(-0.5, top), ylim=(-0.5, top))
     axis.locator_params(integer=True)
     axis.legend(loc="upper left")
-    return _svg(figure)
+    return svg(figure)
 
 
 def precision_recall(curves: Mapping[str, Json]) -> str | None:
     """Return precision over recall, one curve a class."""
     if not curves:
         return None
-    figure = _figure(4.4, 3.9)
+    figure = new_figure(4.4, 3.9)
     axis = figure.subplots()
     for color, (name, curve) in zip(_cycle(len(curves)), curves.items(), strict=True):
         axis.plot(curve["recall"], curve["precision"], color=color, lw=1.8, label=name)
@@ -181,7 +181,7 @@ def precision_recall(curves: Mapping[str, Json]) -> str | None:
         xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),
     )  # fmt: skip
     axis.legend(loc="lower left", title="class")
-    return _svg(figure)
+    return svg(figure)
 
 
 def swatch(number: int) -> Html:
@@ -194,7 +194,7 @@ def score_distribution(values: Mapping[str, Array], *, unit_label: str) -> str |
     """Return one row of dots with quartiles per structure; `values` maps its name to `(cases,)`."""
     if not values:
         return None
-    figure = _figure(4.9, 1.2 + 0.5 * len(values))
+    figure = new_figure(4.9, 1.2 + 0.5 * len(values))
     axis = figure.subplots()
     jitter = np.random.default_rng(0)
     for row, (color, found) in enumerate(zip(_cycle(len(values)), values.values(), strict=True)):
@@ -206,7 +206,7 @@ def score_distribution(values: Mapping[str, Array], *, unit_label: str) -> str |
         axis.plot([middle] * 2, [row - 0.28, row + 0.28], color="#1a2230", lw=2)
     axis.set_yticks(range(len(values)), list(values))
     axis.set(xlabel=unit_label, ylim=(len(values) - 0.5, -0.5))
-    return _svg(figure)
+    return svg(figure)
 
 
 def _cycle(count: int) -> list[str]:
@@ -227,14 +227,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and bool(np.isfinite(value))
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """Return a figure of its own, outside pyplot: nothing global, nothing to close."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     """Return the figure as SVG, text as outlines: the same on every machine and every call."""
     import matplotlib as mpl
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vesalius.reporting.figures import COLORS, _figure, _svg
+from vesalius.reporting.figures import COLORS, new_figure, svg
 from vesalius.types import Json
 
 _UNITS = {
@@ -28,7 +28,7 @@ def trade(trials: Sequence[Json], front: Sequence[int], quality: str, cost: str)
         cost: name of another one.
     """
     label, factor = _UNITS[cost]
-    figure = _figure(4.9, 3.2)
+    figure = new_figure(4.9, 3.2)
     axis = figure.subplots()
     kept = set(front)
     for chosen, color, name in ((False, COLORS[5], "other trials"), (True, COLORS[1], "front")):
@@ -37,12 +37,12 @@ def trade(trials: Sequence[Json], front: Sequence[int], quality: str, cost: str)
         axis.scatter(x, [t["values"][quality] for t in part], s=18, color=color, label=name)
     axis.set(xlabel=label, ylabel=f"validation {quality}", xscale="log")
     axis.legend()
-    return _svg(figure)
+    return svg(figure)
 
 
 def progress(trials: Sequence[Json], quality: str, top: int) -> str:
     """Return the best quality so far over the seconds that trials took, full trials marked."""
-    figure = _figure(4.9, 3.2)
+    figure = new_figure(4.9, 3.2)
     axis = figure.subplots()
     spent = np.cumsum([t["seconds"] for t in trials]) / 60
     values = np.array([t["values"][quality] for t in trials])
@@ -54,13 +54,13 @@ def progress(trials: Sequence[Json], quality: str, top: int) -> str:
     )
     axis.set(xlabel="minutes of trials", ylabel=f"validation {quality}")
     axis.legend()
-    return _svg(figure)
+    return svg(figure)
 
 
 def parallel(trials: Sequence[Json], quality: str) -> str:
     """Return parallel coordinates: a line a trial, dark where the quality is high."""
     names = list(dict.fromkeys(name for t in trials for name in t["parameters"]))
-    figure = _figure(10.2, 3.6)
+    figure = new_figure(10.2, 3.6)
     axis = figure.subplots()
     values = np.array([t["values"][quality] for t in trials])
     order = values.argsort()
@@ -77,7 +77,7 @@ def parallel(trials: Sequence[Json], quality: str) -> str:
         )  # fmt: skip
     axis.set_xticks([*range(len(names) + 1)], [*names, quality], rotation=25, ha="right")
     axis.set_yticks([0, 1], ["low", "high"])
-    return _svg(figure)
+    return svg(figure)
 
 
 def _scale(values: Sequence[object]) -> dict[str, float]:
@@ -91,11 +91,11 @@ def _scale(values: Sequence[object]) -> dict[str, float]:
 def shares(importance: dict[str, float]) -> str:
     """Return the share of the quality's variance that each parameter makes alone, as bars."""
     names = list(importance)[::-1]
-    figure = _figure(4.9, 0.6 + 0.28 * len(names))
+    figure = new_figure(4.9, 0.6 + 0.28 * len(names))
     axis = figure.subplots()
     axis.barh(names, [importance[name] for name in names], color=COLORS[2])
     axis.set(xlabel="share of the variance of quality")
-    return _svg(figure)
+    return svg(figure)
 
 
 def learning(trials: Sequence[Json]) -> str | None:
@@ -103,7 +103,7 @@ def learning(trials: Sequence[Json]) -> str | None:
     curves = [t["curve"] for t in trials if len(t["curve"]) > 1][:_MOST_CURVES]
     if not curves:
         return None
-    figure = _figure(4.9, 3.2)
+    figure = new_figure(4.9, 3.2)
     axis = figure.subplots()
     for number, curve in enumerate(curves):
         x, y = np.array(curve, float).T
@@ -111,4 +111,4 @@ def learning(trials: Sequence[Json]) -> str | None:
         axis.plot(x, y, color=COLORS[1] if best else COLORS[5], lw=1.8 if best else 0.8,
                   alpha=1 if best else 0.5, zorder=3 if best else 1)  # fmt: skip
     axis.set(xlabel="training step", ylabel="score that chooses the weights", xscale="log")
-    return _svg(figure)
+    return svg(figure)

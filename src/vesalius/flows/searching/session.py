@@ -93,7 +93,9 @@ class Session:
                 result = SearchResult.load(self.folder)  # nothing was left to try
             else:
                 result = self._finish(result)
-                journal.append("session", clock=round(before + time.monotonic() - started, 3))
+                seconds = round(before + time.monotonic() - started, 3)
+                journal.append("session", clock=seconds)
+                result = replace(result, seconds=seconds)
         if not result.within:
             raise BudgetError(_beyond(result))
         return result
