@@ -42,6 +42,7 @@ def tissue(rgb: Sequence[Array], scale: float) -> Array:
     x = np.stack([grid.sample(channel) for channel in rgb]) / scale  # (3, i, j, k)
     glass = _glass(x)
     light = np.quantile(x[:, glass], 0.9, axis=1) if glass.mean() >= _GLASS else np.ones(3)
+    light = np.maximum(light, 1 / 255)  # a channel may be dark even there
     density = -np.log(np.maximum(x, 1 / 255) / light[:, None, None, None]).mean(axis=0)
     stained = shapes.majority(density > BETA)
     share = float(stained.mean())
