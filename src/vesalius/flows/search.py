@@ -14,7 +14,6 @@ from vesalius.types import PathLike, Task
 if TYPE_CHECKING:
     from vesalius.flows.searching.result import SearchResult
 
-MINUTES = 60.0  # where none are given
 SHARE = 12.0  # a network that is trained in full takes about one of so many parts of the minutes
 
 
@@ -85,7 +84,7 @@ def search(
         RunError: `out` holds another search, or no trial came to anything.
     """
     started = time.monotonic()
-    from vesalius.flows.searching.request import Asked, asked_of
+    from vesalius.flows.searching.request import MINUTES, Asked, asked_of
     from vesalius.flows.searching.session import Session
 
     if resume is None and (task is None or cohort is None):

@@ -15,7 +15,8 @@ import numpy as np
 from vesalius.errors import BudgetError, DataError
 from vesalius.flows.planning.draft import Data
 from vesalius.flows.planning.memory import PeakMemory, held_memory
-from vesalius.flows.planning.trials import Trial, random_image, trials, views_of_image
+from vesalius.flows.planning.trial import Trial, random_image, views_of_image
+from vesalius.flows.planning.trials import trials
 from vesalius.types import Json, PathLike
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vesalius.flows.planning.trials import Trial, random_image, views_of_image
+from vesalius.flows.planning.trial import Trial, random_image, views_of_image
 from vesalius.types import Json
 
 if TYPE_CHECKING:

@@ -6,48 +6,21 @@ No image is read: what is measured is the network, its loss, and the augmentatio
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vesalius.flows.planning.draft import Data
+from vesalius.flows.planning.trial import Trial, random_image, views_of_image
 from vesalius.types import Array, Json
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from vesalius.tasks.classify.batch import Image
     from vesalius.tasks.targets import Target
 
 _CASES_AT_ONCE = 16  # of a classifier's validation
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One network of a plan, to be tried.
-
-    Attributes:
-        name: of the network.
-        build: returns it, with random weights.
-        step_loss: the loss of a training step on random numbers, on a device.
-        check: one of the calls that make up a validation, on a device.
-        checks: how many of them one validation takes.
-        finals: the work after training, in validations.
-        most: steps beyond which more are pointless.
-        optimizer: of the plan.
-    """
-
-    name: str
-    build: Callable[[], nn.Module]
-    step_loss: Callable[[nn.Module, torch.device], Tensor]
-    check: Callable[[nn.Module, torch.device], object]
-    checks: float
-    finals: float
-    most: int
-    optimizer: Json
 
 
 def trials(plan: Json, data: Data) -> list[Trial]:
@@ -77,25 +50,6 @@ def take_steps(plan: Json, data: Data) -> None:
         model = fabric.setup_module(trial.build())
         model.train()
         fabric.backward(trial.step_loss(model, fabric.device))
-
-
-def views_of_image(found: Json, decisions: Json) -> int:
-    """Return how many views of an image a classifier sees, about."""
-    shape = decisions["input"]
-    if shape["spatial_dims"] == 3:
-        return 1
-    volumes = float(found["volumes"] / found["images"])
-    return max(1, round(1 + volumes * (int(shape["slices"]) - 1)))
-
-
-def random_image(decisions: Json, views: int) -> Image:
-    """Return one image of a classifier's store, of random numbers."""
-    from vesalius.tasks.classify.batch import FACTS, Image
-
-    shape = decisions["input"]
-    sides = [shape["size"]] * shape["spatial_dims"]
-    values = np.random.default_rng(0).normal(size=(views, shape["channels"], *sides))
-    return Image(values.astype(np.float16), (0,) * len(FACTS))
 
 
 def _segment(found: Json, decisions: Json, train: int, val: int) -> Trial:

@@ -15,6 +15,7 @@ from vesalius.flows.searching.task import TASKS
 from vesalius.types import Json, PathLike
 
 FILE, FORMAT = "search.json", "search 1"
+MINUTES = 60.0  # where none are given
 TUNERS = ("ours", "random", "tpe", "asha")
 DEVICES = ("auto", "cpu")
 

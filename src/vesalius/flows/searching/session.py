@@ -14,7 +14,7 @@ from pathlib import Path
 from vesalius.errors import BudgetError, RunError, UsageError
 from vesalius.files import write_json
 from vesalius.flows.searching.preparation import SPACE, SPLIT, prepare, refuse_other_data
-from vesalius.flows.searching.request import FILE, Asked, read_search
+from vesalius.flows.searching.request import FILE, MINUTES, Asked, read_search
 from vesalius.flows.searching.result import CONFIRMED, SearchResult, objectives_of, value_shown
 from vesalius.flows.searching.task import of_task
 from vesalius.flows.searching.trial import FUNCTION
@@ -102,8 +102,6 @@ class Session:
 
     def setting(self, minutes: float | None) -> Json:
         """Return what `search.json` holds, written now or before."""
-        from vesalius.flows.search import MINUTES
-
         if not (self.folder / FILE).exists():
             command = self.command or f"vesalius.search({self.asked.task!r}, …)"
             whole = MINUTES if minutes is None else minutes
