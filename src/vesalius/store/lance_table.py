@@ -189,7 +189,8 @@ class LanceTable:
 
     def _commit(self, write: Callable[[], object]) -> int:
         """Write, try again where another process came first, and put all on disk."""
-        before = _listing(self._folder)
+        rows = self._folder / f"{NAME}.lance"  # what lies beside it is others' to write
+        before = _listing(rows)
         for attempt in range(1, _TRIES + 1):
             self._writer.checkout_latest()
             try:
@@ -205,7 +206,7 @@ class LanceTable:
                     ) from error
                 time.sleep(0.05 * 2**attempt)
         version = int(self._writer.version)
-        _flush(self._folder, before)
+        _flush(rows, before)
         return version
 
 
