@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vesalius.files import write_text
 from vesalius.reporting.findings import badge, findings_html, summarize
-from vesalius.reporting.html import Html, page, section, table, tag
+from vesalius.reporting.html import Html, page, section, table, tag, tile
 from vesalius.reporting.pictures import picture, rows_of
 from vesalius.reporting.population import describe, frame_of, notice, population_html
 from vesalius.types import PathLike
@@ -48,10 +48,10 @@ def write_check(cohort: Cohort, out: PathLike) -> Path:
         tag("p", lead, class_="lead"),
         tag(
             "div",
-            _tile("images", f"{len(frame):,}"),
-            _tile("errors", severities["error"], "do not train on these"),
-            _tile("warnings", severities["warning"], "look at these"),
-            _tile("images without either", f"{len(frame) - touched:,}"),
+            tile("images", f"{len(frame):,}"),
+            tile("errors", severities["error"], "do not train on these"),
+            tile("warnings", severities["warning"], "look at these"),
+            tile("images without either", f"{len(frame) - touched:,}"),
             class_="tiles",
         ),
     ]
@@ -106,13 +106,3 @@ def _worst(findings: pd.DataFrame, cohort: Cohort) -> Html:
             )
         )
     return section("worst", "Worst images", tag("div", cards, class_="cases"))
-
-
-def _tile(name: str, value: Any, note: str = "") -> Html:
-    return tag(
-        "div",
-        tag("p", name, class_="name"),
-        tag("p", value, class_="value"),
-        tag("p", note, class_="note") if note else None,
-        class_="tile",
-    )

@@ -120,7 +120,29 @@ def page(title: str, *, header: Any, sections: Sequence[tuple[str, str, Html]], 
         sections: `(identifier, name in the contents, html)`.
         footer: last line.
     """
-    style = _style()
+    contents = tag(
+        "nav",
+        [tag("a", name, href=f"#{where}") for where, name, _ in sections],
+        aria_label="Contents",
+    )
+    body = tag(
+        "body",
+        tag("header", header),
+        contents if len(sections) > 1 else None,
+        tag("main", [part for _, _, part in sections]),
+        tag("footer", footer),
+    )
+    return document(title, _style(), body)
+
+
+def document(title: str, style: str, body: Html) -> str:
+    """Return a document that runs no script and fetches nothing; its policy names its style alone.
+
+    Args:
+        title: of the document.
+        style: CSS.
+        body: the element.
+    """
     digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
     policy = (
         f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
@@ -136,19 +158,18 @@ def page(title: str, *, header: Any, sections: Sequence[tuple[str, str, Html]], 
         tag("title", title),
         Html(f"<style>{style}</style>"),
     )
-    contents = tag(
-        "nav",
-        [tag("a", name, href=f"#{where}") for where, name, _ in sections],
-        aria_label="Contents",
-    )
-    body = tag(
-        "body",
-        tag("header", header),
-        contents if len(sections) > 1 else None,
-        tag("main", [part for _, _, part in sections]),
-        tag("footer", footer),
-    )
     return f'<!DOCTYPE html>\n<html lang="en">{head}\n{body}</html>\n'
+
+
+def tile(name: str, value: Any, note: str = "") -> Html:
+    """Return one number of a summary with its name and what is to be known of it."""
+    return tag(
+        "div",
+        tag("p", name, class_="name"),
+        tag("p", value, class_="value"),
+        tag("p", note, class_="note") if note else None,
+        class_="tile",
+    )
 
 
 @cache

@@ -13,7 +13,7 @@ import numpy as np
 from vesalius.files import write_text
 from vesalius.normalization import Certificate, Verdict
 from vesalius.normalization.equivalence import Equivalence
-from vesalius.reporting.html import Html, page, section, table, tag
+from vesalius.reporting.html import Html, page, section, table, tag, tile
 from vesalius.types import Json, PathLike
 
 _SHOWN = 400  # rows of the table; all of them are in certificates.csv
@@ -42,7 +42,7 @@ def write_normalization(
         tag("p", "Vesalius normalize", class_="eyebrow"),
         tag("h1", "Every series on one scale"),
         tag("p", _lead(certificates, request), class_="lead"),
-        tag("div", [_tile(str(v), tally[str(v)], _NOTES[v]) for v in Verdict], class_="tiles"),
+        tag("div", [tile(str(v), tally[str(v)], _NOTES[v]) for v in Verdict], class_="tiles"),
     ]
     sections = [
         ("curves", "Histograms", _curves(certificates)),
@@ -288,13 +288,3 @@ def _unbroken(word: str) -> str:
 
 def _probability(value: float | None) -> str:
     return "< 0.001" if value is not None and value < 0.001 else _number(value)
-
-
-def _tile(name: str, value: Any, note: str) -> Html:
-    return tag(
-        "div",
-        tag("p", name, class_="name"),
-        tag("p", value, class_="value"),
-        tag("p", note, class_="note"),
-        class_="tile",
-    )

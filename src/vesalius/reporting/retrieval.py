@@ -7,12 +7,10 @@ work by style alone. Pictures and words are patient data; nobody is named but by
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 
-from vesalius.reporting.html import Html, tag
+from vesalius.reporting.html import Html, document, tag
 from vesalius.reporting.retrieval_card import (
     FIRST_FACTS,
     HIDDEN_FACTS,
@@ -38,23 +36,8 @@ def result_page(
     facets = _facets(answer["cases"])
     style = resources.files("vesalius.reporting").joinpath("retrieval.css").read_text("utf-8")
     style += _facet_style(facets)
-    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; "
-        "form-action 'none'"
-    )
     mapped = any(one.there is not None for many in pictures.values() for one in many)
     title = _title(answer)
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("meta", name="referrer", content="no-referrer"),
-        tag("title", title),
-        Html(f"<style>{style}</style>"),
-    )
     cards = [
         card(case, pictures.get(case["case"], ()), facets, len(queries)) for case in answer["cases"]
     ]
@@ -75,7 +58,7 @@ def result_page(
         ),
         tag("footer", _footer(answer)),
     )  # fmt: skip
-    return f'<!DOCTYPE html>\n<html lang="en">{head}\n{body}</html>\n'
+    return document(title, style, body)
 
 
 def _title(answer: Json) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vesalius.files import write_json, write_text
 from vesalius.reporting import search_figures as figures
-from vesalius.reporting.html import Html, counted, image, page, section, table, tag
+from vesalius.reporting.html import Html, counted, image, page, section, table, tag, tile
 from vesalius.reporting.redact import without_paths
 from vesalius.reporting.scores import title
 from vesalius.types import Json, PathLike
@@ -71,30 +71,20 @@ def _tiles(content: Json) -> list[Html]:
     quality = content["objectives"][0]
     name = title(quality)
     tiles = [
-        _tile(f"{name}, validation", f"{best['values'][quality]:.3f}", f"trial {best['number']}")
+        tile(f"{name}, validation", f"{best['values'][quality]:.3f}", f"trial {best['number']}")
     ]
     if confirmed and (found := confirmed["corrected"]):
         note = f"95 % {found['low']:.3f} to {found['high']:.3f}, as the best of {found['trials']}"
-        tiles.append(_tile(f"{name}, corrected", f"{found['value']:.3f}", note))
+        tiles.append(tile(f"{name}, corrected", f"{found['value']:.3f}", note))
     if confirmed and (held := confirmed["held_out"]) and held["value"] is not None:
         interval = "no interval"
         if held["low"] is not None:
             interval = f"95 % {held['low']:.3f} to {held['high']:.3f}"
         note = f"{interval}, {counted(held['n'], 'case')} that no trial saw"
-        tiles.append(_tile(f"{name}, held out", f"{held['value']:.3f}", note))
+        tiles.append(tile(f"{name}, held out", f"{held['value']:.3f}", note))
     latency, *bytes_ = content["objectives"][1:]
     note = "; ".join(f"{_cost(name, best['values'][name])} {name}" for name in bytes_)
-    return [*tiles, _tile("Cost of the best", _cost(latency, best["values"][latency]), note)]
-
-
-def _tile(name: str, value: str, note: str) -> Html:
-    return tag(
-        "div",
-        tag("p", name, class_="name"),
-        tag("p", value, class_="value"),
-        tag("p", note, class_="note"),
-        class_="tile",
-    )
+    return [*tiles, tile("Cost of the best", _cost(latency, best["values"][latency]), note)]
 
 
 def _cost(name: str, value: float) -> str:

@@ -13,7 +13,12 @@ Answer = TypeVar("Answer")
 
 
 def ahead(
-    work: Callable[[Item], Answer], items: Iterable[Item], *, workers: int = 2, most: int = 16
+    work: Callable[[Item], Answer],
+    items: Iterable[Item],
+    *,
+    workers: int = 2,
+    most: int = 16,
+    begin: Callable[[], object] | None = None,
 ) -> Iterator[Answer]:
     """Yield `work(item)` of each item in the order of the items; at most `most` wait to be taken.
 
@@ -22,9 +27,10 @@ def ahead(
         items: taken one after the other, in the caller's thread.
         workers: threads.
         most: answers that are held.
+        begin: called once in each thread before its work.
     """
     waiting: deque[Future[Answer]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers, initializer=begin) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import chain, islice
 from typing import TypeVar
+
+from vesalius.tasks.ahead import ahead
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -35,18 +36,8 @@ def in_order(
         yield from map(work, chain(first, taken))
         return
     threads = torch.get_num_threads()
-    waiting: deque[Future[Answer]] = deque()
-    with ThreadPoolExecutor(
-        workers, initializer=torch.set_num_threads, initargs=(max(1, threads // workers),)
-    ) as pool:
-        try:
-            for item in chain(first, taken):
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-            torch.set_num_threads(threads)
+    share = partial(torch.set_num_threads, max(1, threads // workers))
+    try:
+        yield from ahead(work, chain(first, taken), workers=workers, most=workers + 1, begin=share)
+    finally:
+        torch.set_num_threads(threads)
