@@ -75,7 +75,9 @@ def save(ds: pydicom.Dataset, path: Path, syntax: str = EXPLICIT) -> Path:
         frames = [ds.PixelData[n * frame :][:frame] for n in range(int(ds.NumberOfFrames))]
         ds.PixelData = encapsulate([openjpeg.encode_pixel_data(raw, **options) for raw in frames])
     elif syntax in (RLE, JPEG_LS):
-        ds.compress(syntax, generate_instance_uid=False)
+        # GDCM, which pydicom would take first, aborts the process on some of these images.
+        plugin = "pydicom" if syntax == RLE else "pyjpegls"
+        ds.compress(syntax, encoding_plugin=plugin, generate_instance_uid=False)
     elif syntax == BIG:
         data = np.frombuffer(ds.PixelData, f"<u{ds.BitsAllocated // 8}")
         ds.PixelData = data.byteswap().tobytes()
