@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -268,7 +269,9 @@ def test_the_command_says_what_was_measured(
     done = CliRunner().invoke(app, ["export", *map(str, arguments)])
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert lines[-2].startswith("label maps of 3 validation images: 100.0000% of voxels")
+    said = re.match(r"label maps of 3 validation images: (\d+\.\d{4})% of voxels", lines[-2])
+    assert said is not None
+    assert 99.99 < float(said[1]) <= 100  # two engines may round a tie to either side
     assert lines[-1] == f"written: {tmp_path / 'made'}"
 
 
