@@ -195,6 +195,37 @@ def test_write_then_read_keeps_voxels_and_place(
         assert np.array_equal(frame, labels[..., k].T)
 
 
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize(
+    ("thickness", "between", "step"), [(5, None, 5), (5, 6, 6), (None, None, 1)]
+)
+def test_one_slice_keeps_its_depth(
+    write_series: WriteSeries,
+    tmp_path: Path,
+    kind: str,
+    thickness: float | None,
+    between: float | None,
+    step: float,
+) -> None:
+    def edit(_: int, data_set: pydicom.Dataset) -> None:
+        data_set.SliceThickness = thickness
+        if thickness is None:
+            del data_set.SliceThickness
+        if between is not None:
+            data_set.SpacingBetweenSlices = between
+
+    files = write_series(np.zeros((1, 9, 7), np.int16), edit=edit)
+    (source,) = read_series(files)
+    labels = np.zeros(source.shape, np.uint8)
+    labels[1:4, 2:5] = 1
+    wanted = LabelMap(labels[None], source.affine, names={1: "liver"})
+    path = write_segmentation(wanted, tmp_path / "seg.dcm", source_files=files, kind=kind)
+    found = read_segmentation(path)  # without its image: the file alone says where it lies
+    assert np.array_equal(found.data, wanted.data)
+    assert found.spacing == pytest.approx((0.7, 0.8, step))
+    assert np.abs(found.affine - source.affine).max() < 1e-6
+
+
 def slice_place(volume: Volume, k: int) -> float:
     normal = volume.affine[:3, 2] / np.linalg.norm(volume.affine[:3, 2])
     return float(normal @ (volume.affine @ [0, 0, k, 1])[:3])

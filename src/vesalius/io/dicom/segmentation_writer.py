@@ -177,6 +177,9 @@ def _build(
             series_description=series_description or f"Segmentation by {algorithm}"[:64],
             transfer_syntax_uid=_EXPLICIT,
         )
+    if planes.is_placed and len(planes.slices) == 1:  # highdicom writes 1 mm where it knows none
+        measures = data_set.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        measures.SpacingBetweenSlices = f"{planes.step:.9g}"
     result: Dataset = data_set
     return result
 

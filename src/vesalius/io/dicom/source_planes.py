@@ -48,6 +48,7 @@ class SourcePlanes:
         datasets: one pydicom data set per file, pixel data left out, identifiers and type 2
             attributes filled.
         is_placed: whether the source states positions.
+        step: mm from slice to slice of `data`, along the source's normal.
     """
 
     data: Array
@@ -55,6 +56,7 @@ class SourcePlanes:
     index: tuple[int, ...]
     datasets: tuple[Dataset, ...]
     is_placed: bool
+    step: float
 
 
 def source_planes(
@@ -76,7 +78,7 @@ def source_planes(
     if len({header.series_uid for _, header in headers}) != 1:
         raise UsageError("source_files must belong to one series; hand over the files of one")
     slices = [s for file, header in headers for s in slices_of(file, header, limits=limits)]
-    data, index, is_placed = _tie(label_map, slices)
+    data, index, is_placed, step = _tie(label_map, slices)
     uncovered = np.setdiff1d(np.arange(data.shape[3]), index)
     if len(uncovered) and data[..., uncovered].any():
         labeled = [int(k) for k in uncovered if data[..., k].any()]
@@ -90,9 +92,11 @@ def source_planes(
         for keyword in _COPIED:
             if keyword not in dataset:
                 setattr(dataset, keyword, "")
+        if is_placed and not dataset.get("SliceThickness"):
+            dataset.SliceThickness = f"{step:.9g}"
         _identify(dataset, file)
     _name_study(datasets, is_placed)
-    return SourcePlanes(data, tuple(slices), tuple(index), tuple(datasets), is_placed)
+    return SourcePlanes(data, tuple(slices), tuple(index), tuple(datasets), is_placed, step)
 
 
 def slice_affine(s: Slice, step: float) -> Affine:
@@ -136,7 +140,7 @@ def _name_study(datasets: Sequence[Dataset], is_placed: bool) -> None:
                 setattr(dataset, keyword, generate_uid(entropy_srcs=[keyword, *instances]))
 
 
-def _tie(label_map: LabelMap, slices: list[Slice]) -> tuple[Array, list[int], bool]:
+def _tie(label_map: LabelMap, slices: list[Slice]) -> tuple[Array, list[int], bool, float]:
     first = slices[0]
     rows, columns = first.header.rows, first.header.columns
     if first.position is None or first.orientation is None:
@@ -146,7 +150,7 @@ def _tie(label_map: LabelMap, slices: list[Slice]) -> tuple[Array, list[int], bo
                 f"pixels like the label map, got {len(slices)} frame(s) and a label map of "
                 f"{label_map.shape}"
             )
-        return label_map.data, [0], False
+        return label_map.data, [0], False, label_map.spacing[2]
     normal = LPS_TO_RAS[:3, :3] @ normal_of(first.orientation)
     directions = label_map.affine[:3, :3] / np.asarray(label_map.spacing)
     step = label_map.spacing[int(np.abs(normal @ directions).argmax())]
@@ -177,7 +181,7 @@ def _tie(label_map: LabelMap, slices: list[Slice]) -> tuple[Array, list[int], bo
         if off.max() > allowed or turned > 1e-3 or not same_size or not 0 <= k < data.shape[3]:
             raise _off_grid(label_map, s)
         index.append(k)
-    return data, index, True
+    return data, index, True, step
 
 
 def _off_grid(label_map: LabelMap, s: Slice) -> GeometryError:
