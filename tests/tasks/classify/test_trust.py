@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trust: every kind of target, halves that share no patient, a round trip, few cases or none."""
+"""Trust: every kind of target, parts that see no other part, a round trip, few cases or none."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from vesalius.errors import RunError
 from vesalius.tasks.classify import trust as module
 from vesalius.tasks.classify.conformal import LabelSets
 from vesalius.tasks.classify.ensemble import losses
@@ -77,7 +78,7 @@ def test_answers_become_calibrated_and_promises_are_kept(kind: str) -> None:
         return
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-6)
     assert trust.sets.ordinal == (kind == "ordinal")
-    held = trust.sets.apply(found)[np.arange(2000), codes].mean()
+    held = trust.label_sets(table, found)[np.arange(2000), codes].mean()
     assert abs(held - COVERAGE) < 0.05
 
 
@@ -106,34 +107,51 @@ def test_without_calibration_cases_answers_are_left_as_they_are(kind: str) -> No
     assert Trust.from_json(json.loads(json.dumps(trust.to_json())), {}) == trust
 
 
-def test_a_patient_serves_one_purpose() -> None:
+def test_each_part_sees_all_cases_and_no_other_part() -> None:
     table, said = answers("binary", 60, 0)
-    groups = [f"p{n % 13}" for n in range(60)]  # scattered
-    marked = table + np.arange(60)[:, None] * 1e-9  # so that rows can be told apart
-    seen: dict[str, set[int]] = {}
-
-    def rows(given: np.ndarray, source: np.ndarray) -> set[int]:
-        return {int(np.abs(source - row).sum(axis=1).argmin()) for row in given}
-
+    groups = [f"p{n % 13}" for n in range(60)]
+    seen: dict[str, np.ndarray] = {}
     fitting, setting = module.fit_calibrator, LabelSets.fit
 
     def calibrate(given, codes, *, patients):
-        seen["first"] = rows(given, scores(marked, TARGETS["binary"]))
-        assert [groups[n] for n in sorted(seen["first"])] == patients
-        return fitting(given, codes, patients=patients, method="identity")
+        assert patients == groups
+        seen["calibrated"] = given
+        return fitting(given, codes, patients=patients)
 
     def decide(given, codes, **options):
-        seen["second"] = rows(given, marked)
+        seen["decided"] = given
         return setting(given, codes, **options)
 
     with (
         mock.patch.object(module, "fit_calibrator", calibrate),
         mock.patch.object(LabelSets, "fit", decide),
     ):
-        fit_trust(marked, said, groups, TARGETS["binary"], None, None)
-    assert len(seen["first"] | seen["second"]) == 60
-    assert {groups[n] for n in seen["first"]}.isdisjoint(groups[n] for n in seen["second"])
-    assert min(map(len, seen.values())) > 20
+        trust = fit_trust(table, said, groups, TARGETS["binary"], None, None)
+    np.testing.assert_array_equal(seen["calibrated"], scores(table, TARGETS["binary"]))
+    np.testing.assert_array_equal(seen["decided"], table)  # as the mixture gave it
+    assert trust.sets.n == trust.calibrator.n == 60
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "ordinal"])
+def test_the_class_that_is_named_is_in_its_set(kind: str) -> None:
+    trust, (table, _) = fit(kind), answers(kind, 300, 5)
+    named = np.roll(table, 1, axis=1)  # as if calibration had turned every answer
+    sets = trust.label_sets(table, named)
+    rows = np.arange(300)
+    assert sets[rows, named.argmax(1)].all()
+    assert sets[rows, table.argmax(1)].all()
+    assert kind == "binary" or not sets.all()  # of two classes, both are one or the other
+    if kind == "ordinal":  # no gap
+        assert (
+            np.abs(np.diff(np.pad(sets, ((0, 0), (1, 1))).astype(int), axis=1)).sum(1) == 2
+        ).all()
+
+
+def test_sets_of_calibrated_probabilities_are_refused() -> None:
+    held = fit("binary").to_json()
+    held["sets"] = held.pop("label_sets")
+    with pytest.raises(RunError, match="train it again"):
+        Trust.from_json(held, fit("binary").outliers.arrays())
 
 
 def test_outliers_are_refused_and_others_are_not() -> None:
@@ -150,14 +168,14 @@ def test_very_few_calibration_cases_do_not_end_the_run(kind: str, n: int) -> Non
     table, _ = answers(kind, 5, 3)
     assert np.isfinite(trust.calibrate(table, TARGETS[kind])).all()
     if kind in ("binary", "multiclass", "ordinal"):
-        assert trust.sets.apply(table).all()  # nothing less can be promised
+        assert trust.label_sets(table, table).all()  # nothing less can be promised
     assert trust.outliers is None or trust.outliers.threshold > 0
     assert (trust.outliers is None) == any("no case is refused" in note for note in trust.notes)
 
 
-def test_one_patient_alone_decides_on_sets_and_calibrates_nothing() -> None:
+def test_one_patient_alone_calibrates_nothing() -> None:
     trust = fit("binary", 30, each=30)
-    assert trust.calibrator is None
+    assert trust.calibrator.method == "identity"
     assert trust.sets.n == 30
 
 

@@ -195,7 +195,7 @@ class Classifier:
         """Return answers from what the mixture gave: calibrated, with sets and refusals."""
         trust = self.trust
         table = trust.calibrate(raw, self.target)
-        sets = None if trust.sets is None else trust.sets.apply(table)
+        sets = trust.label_sets(raw, table)
         bounds = None if trust.intervals is None else trust.intervals.apply(table[:, 0])
         strange = None
         if trust.outliers is not None and trust.outliers.threshold is not None:

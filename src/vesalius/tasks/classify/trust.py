@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What makes a classifier's answers trustworthy: calibration, label sets, refusal of outliers.
 
-All of it is fitted on calibration cases that serve nothing else: one half of them calibrates, the
-other half decides on label sets (or intervals) and on what is refused.
+All of it is fitted on calibration cases that serve nothing else. Each part sees the mixture's own
+answers, none another part's: so all three may use all of the cases (decision 10).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from vesalius.errors import RunError
 from vesalius.tasks.classify.calibration import Calibrator, fit_calibrator
 from vesalius.tasks.classify.conformal import LabelSets
 from vesalius.tasks.classify.intervals import Intervals
@@ -44,11 +45,30 @@ class Trust:
             return table
         return self.calibrator.apply(scores(table, target))
 
+    def label_sets(self, raw: Array, calibrated: Array) -> Array | None:
+        """Return Boolean sets `(n, classes)`, or None without a promise.
+
+        Args:
+            raw: `(n, classes)` answers of the mixture, which the sets were fitted on.
+            calibrated: the same, calibrated: the class that is named is always in.
+        """
+        if self.sets is None:
+            return None
+        sets = self.sets.apply(raw)
+        named = calibrated.argmax(axis=1)
+        if self.sets.ordinal:
+            low, high = sets.argmax(1), sets.shape[1] - 1 - sets[:, ::-1].argmax(1)
+            places = np.arange(sets.shape[1])
+            low, high = np.minimum(low, named)[:, None], np.maximum(high, named)[:, None]
+            return np.asarray((low <= places) & (places <= high))
+        sets[np.arange(len(sets)), named] = True
+        return sets
+
     def to_json(self) -> Json:
         """Return all but the outlier score's arrays."""
         parts = {
             "calibrator": self.calibrator,
-            "sets": self.sets,
+            "label_sets": self.sets,
             "intervals": self.intervals,
             "outliers": self.outliers,
             "operating": self.operating,
@@ -58,10 +78,19 @@ class Trust:
 
     @classmethod
     def from_json(cls, held: Json, arrays: dict[str, Array]) -> Self:
-        """Return what `to_json` wrote, with the arrays of `OutlierScore.arrays`."""
+        """Return what `to_json` wrote, with the arrays of `OutlierScore.arrays`.
+
+        Raises:
+            RunError: label sets of an earlier version, fitted on calibrated probabilities.
+        """
+        if "sets" in held:
+            raise RunError(
+                "the run's label sets were made by an earlier version, of calibrated "
+                "probabilities; train it again"
+            )
         return cls(
             Calibrator.from_json(held["calibrator"]) if "calibrator" in held else None,
-            LabelSets.from_json(held["sets"]) if "sets" in held else None,
+            LabelSets.from_json(held["label_sets"]) if "label_sets" in held else None,
             Intervals.from_json(held["intervals"]) if "intervals" in held else None,
             OutlierScore.from_json(held["outliers"], arrays) if "outliers" in held else None,
             OperatingPoint.from_json(held["operating"]) if "operating" in held else None,
@@ -83,53 +112,39 @@ def fit_trust(
     outliers: OutlierScore | None,
     embeddings: Array | None,
 ) -> Trust:
-    """Fit on calibration cases, every other one for each purpose.
+    """Fit on calibration cases.
 
     Args:
         table: answers of the mixture `(n, ...)`, as `Target.probabilities`.
         truths: of the cases.
-        patients: of the cases; a patient's cases serve one purpose.
+        patients: of the cases; where methods are compared, a patient's cases stay together.
         target: of the truths.
         outliers: fitted on training cases, its threshold not yet.
         embeddings: `(n, F)` of the calibration cases, for that threshold.
     """
     if not len(truths):
         return Trust(notes=("no calibration cases: probabilities are as the networks gave them",))
-    order = {name: place for place, name in enumerate(dict.fromkeys(patients))}
-    first = np.array([order[name] % 2 == 0 for name in patients])
     codes = target.encode(truths)
-    second = ~first
-    if not second.any():
-        first, second = second, first
     notes = []
     calibrator: Calibrator | None = None
-    if target.kind != "regression" and first.any():
-        fit = fit_label_calibrator if target.kind == "multilabel" else fit_calibrator
-        calibrator = fit(
-            scores(table[first], target),
-            codes[first],
-            patients=[p for p, chosen in zip(patients, first, strict=True) if chosen],
-        )
-        notes.append(calibrator.note)
     sets, intervals = None, None
     if target.kind == "regression":
         truth = codes * target.unit_sd + target.unit_mean
         intervals = Intervals.fit(table[:, 0], truth, coverage=COVERAGE)
         notes.append(intervals.note)
-    elif target.kind != "multilabel":
-        calibrated = table if calibrator is None else calibrator.apply(scores(table, target))
-        sets = LabelSets.fit(
-            calibrated[second],
-            codes[second],
-            coverage=COVERAGE,
-            ordinal=target.kind == "ordinal",
-        )
+    else:
+        fit = fit_label_calibrator if target.kind == "multilabel" else fit_calibrator
+        calibrator = fit(scores(table, target), codes, patients=list(patients))
+        notes.append(calibrator.note)
+    if target.kind not in ("regression", "multilabel"):
+        is_ordinal = target.kind == "ordinal"
+        sets = LabelSets.fit(table, codes, coverage=COVERAGE, ordinal=is_ordinal)
         notes.append(sets.note)
-    if outliers is not None and embeddings is not None and second.sum() < 2:
+    if outliers is not None and embeddings is not None and len(truths) < 2:
         outliers = None
         notes.append("a single calibration case sets no threshold: no case is refused as unlike")
     elif outliers is not None and embeddings is not None:
-        outliers = outliers.calibrate(embeddings[second], refused=REFUSED)
+        outliers = outliers.calibrate(embeddings, refused=REFUSED)
         notes.append(outliers.note)
     held = tuple(note for note in notes if note)
     return Trust(calibrator, sets, intervals, outliers, notes=held)
