@@ -171,6 +171,18 @@ def _worst(content: RunContent, cohort: Cohort, run: Path) -> tuple[str, str, Ht
     if content.json["left_out"]:
         lines = [tag("li", line) for line in content.json["left_out"]]
         parts += [tag("h3", "Images that could not be scored"), tag("ul", lines)]
+    if suspects := content.json["metrics"].get("suspect_masks"):
+        words = (
+            "The network was sure of its answer here, and the mask says otherwise. Look at the "
+            "mask first: beside its structure, forgotten, of another slice? Or is it an anatomy "
+            "that training did not show?"
+        )
+        lines = [
+            tag("li", f"{one['key']}, {one['label']}: Dice {one['dice']:.2f}, expected "
+                f"{one['predicted']:.2f}")
+            for one in suspects
+        ]  # fmt: skip
+        parts += [tag("h3", "Masks that deserve a look"), tag("p", words), tag("ul", lines)]
     return "cases", "Worst cases", section("cases", "Worst cases first", *parts)
 
 

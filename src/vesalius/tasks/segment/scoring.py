@@ -21,6 +21,7 @@ from vesalius.tasks.segment.largest_choice import decide_largest
 from vesalius.tasks.segment.predict import Segmenter
 from vesalius.tasks.segment.quality import Quality, fit_quality, on_one_level
 from vesalius.tasks.segment.structures import Structures
+from vesalius.tasks.segment.suspects import suspect_masks
 from vesalius.types import Json, Progress
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def score_cases(
         {"label": name, **_agreement([row for row in rows if not row["failed"]], name)}
         for name in labels
     ]
+    summary["suspect_masks"] = suspect_masks(rows, labels)
     if folds:
         summary["folds"] = 1 + max(folds.values())
     return run.write_metrics(split, {**summary, "left_out": left_out})
