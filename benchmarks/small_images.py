@@ -75,7 +75,7 @@ def prepare(work: Path, images: int, steps: int) -> None:
     made = plans["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]
     if not (work / "run" / "metrics.json").exists():
         shutil.rmtree(work / "run", ignore_errors=True)
-        plan = vs.plan("segment", work / "cohort", steps=steps, normalize="zscore")
+        plan = vs.plan("segment", work / "cohort", steps=steps, normalize="zscore", model="unet")
         plan.decisions["network"]["options"] |= {
             "widths": made["features_per_stage"], "strides": made["strides"],
             "kernels": made["kernel_sizes"],

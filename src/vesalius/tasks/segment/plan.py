@@ -8,7 +8,7 @@ the median image, pooling per axis by spacing), cut down to what the machine at 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ MAX_EPOCHS = 400
 LEAST_BATCH = 2
 CHANNEL_DROPOUT = 0.1  # probability that a channel among several is left out of a patch
 _STEMS = {"large": 128, "medium": 32}  # stem of an encoder -> shortest side of the patch for it
+_PRETRAINED_CHANNELS = (1, 3)
 _COARSEST = {"large": 32, "medium": 16, "small": 8}  # ... -> what the patch is a multiple of
 _SIDES = {"left", "right", "l", "r", "lt", "rt", "lh", "rh", "sin", "dex"}
 # (axes, on a GPU) -> voxels of a patch, and patches that the median image may be worth before
@@ -47,6 +48,7 @@ _LIMITS = {
     (2, True): (2**18, 16),
     (3, True): (2**21, 64),
 }
+_LIGHT_LIMIT = (2**16, 1)  # of a light network on a CPU, whose step costs a fraction
 
 
 def decide(
@@ -72,8 +74,7 @@ def decide(
     Raises:
         UsageError: an unknown model or label. BudgetError: the memory does not suffice.
     """
-    name = "unet" if model == "auto" else model
-    if name not in SEGMENTATION_NETWORKS:
+    if model not in ("auto", *SEGMENTATION_NETWORKS):
         raise UsageError(
             f"model must be auto or one of {', '.join(SEGMENTATION_NETWORKS)} for segment, got "
             f"'{model}'.{did_you_mean(model, ('auto', *SEGMENTATION_NETWORKS))}"
@@ -84,7 +85,10 @@ def decide(
     channels = 3 if color else found["channels"]
     beside = plan_neighbors(found, color=color)
     kinds = found["modalities"]
-    shape, spacing = _grid(found, dims, *_LIMITS[dims, large])
+    inputs = channels * (1 + 2 * beside)
+    name = _network(found, inputs, large=large) if model == "auto" else model
+    limit, windows = _limits(name, dims, large=large)
+    shape, spacing = _grid(found, dims, limit, windows)
     fine = np.flatnonzero(spacing < ANISOTROPIC * spacing.min()).tolist()
     decisions = {
         **chosen,
@@ -92,7 +96,7 @@ def decide(
         "network": {
             "name": name,
             "spatial_dims": dims,
-            "in_channels": channels * (1 + 2 * beside),
+            "in_channels": inputs,
         },
         "neighbors": beside,
         "color": color,
@@ -126,11 +130,37 @@ def decide(
         "precision": best_precision(),
         "budget": budget,
     }
-    limit, _ = _LIMITS[dims, large]
     whole = decisions | _network_and_patch(decisions, shape, spacing, limit, large=large)
     if memory is not None:
         whole = _within_memory(whole, shape, spacing, limit, large=large)
     return whole | {"locator": plan_locator(whole, shape, spacing, _topology)}
+
+
+def _network(found: Json, channels: int, *, large: bool) -> str:
+    """Return the network of `auto`: on a CPU, wide pictures begin with ImageNet's weights.
+
+    Args:
+        found: of `fingerprint`.
+        channels: of the network's input.
+        large: whether there is a GPU.
+    """
+    if large or found["spatial_dims"] != 2 or channels not in _PRETRAINED_CHANNELS:
+        return "unet"
+    limit, windows = _limits("light-unet", 2, large=large)
+    shape, _ = _grid(found, 2, limit, windows)
+    return "light-unet" if _stem(shape.tolist()) == "large" else "unet"
+
+
+def _limits(name: str, dims: int, *, large: bool) -> tuple[int, int]:
+    """Return the voxels of a patch, and the patches that the median image may be worth."""
+    return (
+        _LIGHT_LIMIT if name == "light-unet" and dims == 2 and not large else _LIMITS[dims, large]
+    )
+
+
+def _stem(patch: Sequence[int]) -> str:
+    """Return the stem of an encoder for patches of that size."""
+    return next((stem for stem, least in _STEMS.items() if min(patch) >= least), "small")
 
 
 def _within_memory(whole: Json, shape: Array, spacing: Array, limit: int, *, large: bool) -> Json:
@@ -170,10 +200,15 @@ def _network_and_patch(
         widths = [min(MOST_WIDTH, base * 2**level) for level in range(len(strides))]
         options: Json = {"widths": widths, "strides": strides, "kernels": kernels}
     else:
-        stem = next((s for s, least in _STEMS.items() if min(patch) >= least), "small")
+        stem = _stem(patch)
         options = {"stem": stem}
         patch = [_up(size, _COARSEST[stem]) for size in patch]
-        if name == "light-unet" and stem == "large" and channels in (1, 3) and dims == 2:
+        if (
+            name == "light-unet"
+            and stem == "large"
+            and channels in _PRETRAINED_CHANNELS
+            and dims == 2
+        ):
             weights = "imagenet"
             options["input_scale"] = INPUT_SCALE
     if name != "fcn":
