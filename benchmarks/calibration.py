@@ -4,8 +4,9 @@
     python -m benchmarks.calibration [--work runs]
 
 Nothing is trained: the runs of `benchmarks.medmnist`, `benchmarks.cell_classes` and
-`benchmarks.image_sets` are read from the work folder and answer their test cases twice, as they
-do and with their calibration left out.
+`benchmarks.image_sets` are read from the work folder and answer their test cases, once with their
+calibration left out and once with it. What a run's mixture says is kept in the work folder, so
+that the same command goes on after an interruption.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from benchmarks.record import data_hash, record
 from vesalius.cohorts import Cohort
 from vesalius.metrics import classification_statistics
-from vesalius.tasks.cases import classification_cases
+from vesalius.tasks.cases import Case, classification_cases
 from vesalius.tasks.classify.conformal import expected_coverage
 from vesalius.tasks.classify.predict import Classifier
 from vesalius.tasks.classify.thresholds import binomial_interval
@@ -66,36 +67,65 @@ class Answers:
     promises: list[tuple[int, int]]
 
 
-def answers(folders: list[Path]) -> Answers:
-    """Ask the runs of one seed."""
+def answers(folders: list[Path], kept: Path) -> Answers:
+    """Ask the runs of one seed; what their mixtures say is kept in the folder `kept`."""
     rows: dict[str, tuple[int, Array, Array, bool, int]] = {}
     promises = []
     for folder in folders:
         run = Run.load(folder)
-        after = Classifier.load(run)
-        before = Classifier(after.mixture, after.decisions, after.normalizer, Trust())
-        cohort = Cohort.open(folder.parent / "cohort")
-        where = run.plan["cohort"]["where"]
-        target = Target.from_json(run.decisions["target"])
-        found = classification_cases(
-            cohort.filter(where) if where else cohort,
-            run.plan["target"], run.decisions["case"], known=target,
-        )  # fmt: skip
-        cases = found.subset(run.subsets(), "test")
-        pairs = zip(after.answer(cohort, cases), before.answer(cohort, cases), strict=True)
-        for case, (own, raw) in zip(cases, pairs, strict=True):
-            if own.probabilities is None or raw.probabilities is None:
-                raise SystemExit(f"{folder}: no answer for {case.key}: {own.reason}")
+        classifier = Classifier.load(run)
+        cases = _cases(run, folder)
+        target, trust = classifier.target, classifier.trust
+        raw = _mixture(classifier, cases, folder, kept)
+        table = trust.calibrate(raw, target)
+        sets = trust.label_sets(raw, table)
+        if sets is None:
+            raise SystemExit(f"{folder}: the run makes no label sets")
+        for place, case in enumerate(cases):
+            truth = list(target.classes).index(case.truth)
             rows[case.key] = (
-                list(target.classes).index(case.truth),
-                np.asarray(own.probabilities), np.asarray(raw.probabilities),
-                case.truth in own.label_set, len(own.label_set),
+                truth, table[place], raw[place], bool(sets[place, truth]), int(sets[place].sum()),
             )  # fmt: skip
         promises.append((int(run.plan["measured"]["label_sets"]["n"]), len(cases)))
     keys = sorted(rows)
     columns = zip(*(rows[key] for key in keys), strict=True)
-    truth, calibrated, plain, held, sizes = (np.array(column) for column in columns)
-    return Answers(keys, truth, calibrated, plain, held, sizes, promises)
+    truths, calibrated, plain, held, sizes = (np.array(column) for column in columns)
+    return Answers(keys, truths, calibrated, plain, held, sizes, promises)
+
+
+def _opened(run: Run, folder: Path) -> Cohort:
+    cohort = Cohort.open(folder.parent / "cohort")
+    where = run.plan["cohort"]["where"]
+    return cohort.filter(where) if where else cohort
+
+
+def _cases(run: Run, folder: Path) -> list[Case]:
+    """Return a run's test cases."""
+    target = Target.from_json(run.decisions["target"])
+    found = classification_cases(
+        _opened(run, folder), run.plan["target"], run.decisions["case"], known=target
+    )
+    return found.subset(run.subsets(), "test")
+
+
+def _mixture(classifier: Classifier, cases: list[Case], folder: Path, kept: Path) -> Array:
+    """Return what a run's mixture says `(cases, classes)`, calibration left out."""
+    path = kept / f"{folder.parent.name}-{folder.name}.npz"
+    keys = [case.key for case in cases]
+    if path.exists():
+        with np.load(path) as held:
+            if held["keys"].tolist() == keys:
+                return np.asarray(held["raw"])
+    plain = Classifier(
+        classifier.mixture, classifier.decisions, classifier.normalizer, Trust()
+    )  # fmt: skip
+    said = list(plain.answer(_opened(Run.load(folder), folder), cases))
+    if failed := [one.reason for one in said if one.probabilities is None]:
+        raise SystemExit(f"{folder}: cases without an answer: {failed[0]}")
+    raw = np.stack([np.asarray(one.probabilities) for one in said])
+    kept.mkdir(parents=True, exist_ok=True)
+    np.savez(path, keys=np.array(keys), raw=raw)
+    return raw
 
 
 def losses(truth: Array, table: Array) -> dict[str, Array]:
@@ -166,7 +196,7 @@ def main() -> None:
             folders = sorted(asked.work.glob(SETS[name].format(seed=seed)))
             if not folders:
                 raise SystemExit(f"no run of {name}, seed {seed}, in '{asked.work}'")
-            seeds[seed] = answers(folders)
+            seeds[seed] = answers(folders, asked.work / "calibration")
         own = list(measured(name, seeds))
         for row in own:
             print(row, flush=True)

@@ -19,7 +19,7 @@ def test_patients_stay_in_one_fold_and_classes_are_spread() -> None:
     assert np.bincount(folds).tolist() == [20] * 5
 
 
-def test_the_second_wins_if_better_at_all_and_a_richer_one_only_beyond_its_standard_error() -> None:
+def test_the_second_wins_if_better_at_all_and_a_richer_one_only_beyond_two_standard_errors() -> None:
     noise = np.random.default_rng(0).normal(0, 1, 100)
     noise -= noise.mean()
     error = noise.std(ddof=1) / 10
@@ -31,8 +31,8 @@ def test_the_second_wins_if_better_at_all_and_a_richer_one_only_beyond_its_stand
 
     assert choice(0.001, 0.0) == "b"
     assert choice(-0.001, 0.0) == "a"
-    assert choice(0.001, 0.9 * error) == "b"
-    assert choice(0.001, 1.1 * error) == "c"
+    assert choice(0.001, 1.9 * error) == "b"
+    assert choice(0.001, 2.1 * error) == "c"
     assert choice(-0.001, 0.0) == "a"
 
 

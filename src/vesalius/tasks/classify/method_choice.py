@@ -15,6 +15,7 @@ from vesalius.metrics.bootstrap import patient_index
 from vesalius.types import Array
 
 FOLDS = 5
+MARGIN = 2.0  # with some dozens of rows one standard error lets luck choose
 ONE_PATIENT = "rows of one patient only: probabilities are left as they are"
 
 
@@ -24,7 +25,7 @@ def choose_method(
     """Return the method and each method's mean cross-validated loss.
 
     From simple to rich: the second replaces the first where it is better at all, a richer one only
-    where its gain exceeds its standard error.
+    where its gain exceeds `MARGIN` times its standard error.
     """
     found: dict[str, Array] = {}
     if folds.max() > 0:
@@ -36,7 +37,7 @@ def choose_method(
     chosen = tried[0]
     for name in tried[1:] if found else ():
         gain = found[chosen] - found[name]
-        margin = 0.0 if name == tried[1] else float(gain.std(ddof=1)) / len(gain) ** 0.5
+        margin = 0.0 if name == tried[1] else MARGIN * float(gain.std(ddof=1)) / len(gain) ** 0.5
         if gain.mean() > margin:
             chosen = name
     return chosen, {name: float(loss.mean()) for name, loss in found.items()}
