@@ -35,8 +35,8 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 SIDE = 512
 
 
-def instance(study: int, number: int):
-    """Return a CT slice of 512 x 512 pixels, noise of its own."""
+def instance(study: int, number: int, side: int = SIDE):
+    """Return a CT slice of `side` x `side` pixels, noise of its own."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian
 
@@ -47,9 +47,9 @@ def instance(study: int, number: int):
     one.PatientID, one.PatientName, one.Modality = f"P{study}", "Bench^Mark", "CT"
     one.SeriesNumber, one.InstanceNumber = 1, number
     one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
-    one.Rows = one.Columns = SIDE
+    one.Rows = one.Columns = side
     one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 12, 11, 0
-    pixels = np.random.default_rng([study, number]).integers(0, 4096, (SIDE, SIDE), np.uint16)
+    pixels = np.random.default_rng([study, number]).integers(0, 4096, (side, side), np.uint16)
     one.PixelData = pixels.tobytes()
     one.file_meta = FileMetaDataset()
     one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

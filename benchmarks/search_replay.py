@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import record
-from vesalius.flows.searching.session import first_proposals
+from vesalius.flows.searching.tuners import first_proposals
 from vesalius.tuning.asha import Asha, Ladder
 from vesalius.tuning.model_based import ModelBased
 from vesalius.tuning.protocol import Proposal, Tuner

@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import command, machine, versions
+from vesalius.flows.searching.machines import Machines
 from vesalius.flows.searching.request import Asked
 from vesalius.flows.searching.session import Session
+from vesalius.flows.searching.trial import FUNCTION
 from vesalius.tuning.journal import FILE, Journal
 from vesalius.tuning.protocol import Proposal
 from vesalius.tuning.space import Space
@@ -99,11 +101,12 @@ def record_table() -> None:
         seed=options.seed,
     )  # fmt: skip
     folder = options.out.with_suffix(".search")
-    session = Session(asked, folder, workers=options.workers, say=None, command=command())
+    machines = Machines(workers=options.workers)
+    session = Session(asked, folder, machines, say=None, command=command())
     setting = session.setting(60 * options.hours)
     space = Space.load(folder / "space.json")
     with Journal(folder / FILE) as journal:
-        loop = session.loop(setting, journal)
+        loop = session.loop(setting, journal, machines.executor(FUNCTION, shared=True))
         loop.tuner = Everything(space, options.points, len(setting["steps"]), options.seed)
         trials = loop.run(seconds=3600 * options.hours)
     table = table_of(space, setting, trials)

@@ -48,8 +48,6 @@ def test_verbs_and_commands_share_argument_names() -> None:
     for command in app.registered_commands:
         assert command.callback is not None
         name = command.callback.__name__
-        if name in {"serve", "status", "audit"}:  # of a running server, `vesalius.serving`
-            continue
         cli = set(inspect.signature(command.callback).parameters) - only_cli
         cli -= {"explain"} if name == "normalize" else set()  # a function of its own
         python = set(inspect.signature(getattr(vesalius, name)).parameters) - only_python

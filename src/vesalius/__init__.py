@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vesalius.cohorts import Cohort
     from vesalius.flows.check import check
     from vesalius.flows.compare import compare
+    from vesalius.flows.compress import compress
     from vesalius.flows.count import count
     from vesalius.flows.demo import demo
     from vesalius.flows.doctor import doctor
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
     from vesalius.flows.train import train
     from vesalius.io import read, write
     from vesalius.normalization import Normalizer
+    from vesalius.operation.promote import promote
+    from vesalius.operation.rollback import rollback
+    from vesalius.operation.serve import serve
+    from vesalius.serving.audit import audit
+    from vesalius.serving.status import status
     from vesalius.tasks.run import Run
     from vesalius.volume import LabelMap, Volume
 
@@ -44,8 +50,10 @@ _HOMES = {
     "Normalizer": "vesalius.normalization",
     "Run": "vesalius.tasks.run",
     "Volume": "vesalius.volume",
+    "audit": "vesalius.serving.audit",
     "check": "vesalius.flows.check",
     "compare": "vesalius.flows.compare",
+    "compress": "vesalius.flows.compress",
     "count": "vesalius.flows.count",
     "demo": "vesalius.flows.demo",
     "doctor": "vesalius.flows.doctor",
@@ -60,9 +68,13 @@ _HOMES = {
     "normalize": "vesalius.flows.normalize",
     "plan": "vesalius.flows.plan",
     "predict": "vesalius.flows.predict",
+    "promote": "vesalius.operation.promote",
     "read": "vesalius.io",
+    "rollback": "vesalius.operation.rollback",
     "scan": "vesalius.flows.scan",
     "search": "vesalius.flows.search",
+    "serve": "vesalius.operation.serve",
+    "status": "vesalius.serving.status",
     "train": "vesalius.flows.train",
     "write": "vesalius.io",
 }
@@ -74,8 +86,10 @@ __all__ = [
     "Run",
     "Volume",
     "__version__",
+    "audit",
     "check",
     "compare",
+    "compress",
     "count",
     "demo",
     "doctor",
@@ -90,9 +104,13 @@ __all__ = [
     "normalize",
     "plan",
     "predict",
+    "promote",
     "read",
+    "rollback",
     "scan",
     "search",
+    "serve",
+    "status",
     "train",
     "write",
 ]

@@ -26,7 +26,8 @@ _OPTIONAL = {
     "gdcm": ("python-gdcm", "gdcm"),
     "polars": ("polars", "polars"),
     "monai": ("monai", "dev"),
-    "ray": ("ray", "ray"),
+    "boto3": ("boto3", "cluster"),
+    "ray": ("ray", "cluster"),
 }
 _TELEMETRY = "openvino_telemetry"
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from vesalius import io
 from vesalius.errors import DataError
 from vesalius.flows.predicting.geometry_proof import prove
+from vesalius.flows.predicting.label_maps import write_label_map
 from vesalius.flows.predicting.prediction import FORMATS
-from vesalius.flows.predicting.segmentation import _write
 from vesalius.geometry import reorient
 from vesalius.volume import LabelMap, Volume
 
@@ -76,7 +76,7 @@ def test_dicom_objects_of_a_real_series(
 ) -> None:
     (image,) = io.read_all(data("ct_abdomen/example_ct_dicom"))
     found = labeled(image)
-    path = _write(found, image, tmp_path / "labels", form)
+    path = write_label_map(found, image, tmp_path / "labels", form)
     proof = prove(path, found, image, form)
     assert proof["voxels"] == np.count_nonzero(found.data)
     if form == "rtstruct":

@@ -290,8 +290,8 @@ def test_formats_belong_to_a_task(run: Run, exam: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Did you mean 'json'"):
         predict(run.path, exam, out=tmp_path / "out", format="jsn")
     segmenter = Run(tmp_path, {"id": "s", "task": "segment", "measured": {"finished": True}})
-    for asked in ({"format": "json"}, {"format": "dicom-sr"}, {"explain": True}):
-        with pytest.raises(UsageError, match="belong to a classifier's answer"):
+    for asked in ({"format": "json"}, {"explain": True}):
+        with pytest.raises(UsageError, match=r"belongs? to a classifier's answer"):
             predict(segmenter, exam, out=tmp_path / "out", **asked)
     begun = Run(tmp_path, {"id": "c", "task": "classify", "measured": {}})
     with pytest.raises(RunError, match="is not finished"):

@@ -4,17 +4,29 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported
+
+import numpy as np
 import pytest
+from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import ExplicitVRLittleEndian
 
 from vesalius.serving.intake import Intake
+from vesalius.serving.runs import ServedRun
 from vesalius.serving.state import State
 from vesalius.serving.store import Arrival
+
+sys.path.insert(0, str(Path(__file__).parent))  # for modules beside the tests
+
+from server_process import Process
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 MakeInstance = Callable[..., Dataset]
@@ -109,3 +121,59 @@ def send(intake: Intake) -> Callable[..., Arrival]:
         return intake.take(incoming, origin)
 
     return sent
+
+
+def disc(number: int, side: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Return a picture of a disc in noise, and its mask."""
+    rng = np.random.default_rng(number)
+    index = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), -1)
+    mask = np.linalg.norm(index - rng.uniform(12, 24, 2), axis=-1) < 8
+    return (90 + 80 * mask + rng.normal(0, 10, mask.shape)).clip(0, 255).astype(np.uint8), mask
+
+
+@pytest.fixture
+def disc_file(file: Callable[..., bytes]) -> Callable[..., bytes]:
+    """Return `disc_file(number, **changes)`: a CT slice with a disc, as a file."""
+
+    def made(number: int, **changes: object) -> bytes:
+        pixels = disc(100 + number)[0].astype("<u2").tobytes()
+        return file(number, Rows=40, Columns=40, PixelData=pixels, **changes)
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ServedRun], Path]:
+    """Two runs of different seeds, trained on drawn discs, and a folder with one more of those."""
+    from vesalius.flows.scan import scan
+    from vesalius.flows.train import train
+
+    place = tmp_path_factory.mktemp("trained")
+    for number in range(12):
+        for folder, data in zip(("images", "labels"), disc(number), strict=True):
+            (place / "data" / folder).mkdir(parents=True, exist_ok=True)
+            path = place / "data" / folder / f"{number:02}.png"
+            Image.fromarray(data.astype(np.uint8)).save(path)
+    scan(place / "data", out=place / "cohort", workers=1)
+    runs = []
+    for seed in (1, 2):
+        made = train("segment", place / "cohort", steps=30, seed=seed, out=place / f"run-{seed}")
+        runs.append(ServedRun.load(made.path))
+    (place / "exam").mkdir()
+    Image.fromarray(disc(100)[0]).save(place / "exam" / "Doe_Jane_T1.png")
+    return runs, place / "exam"
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Return `start(*options)`: a server on the same state, in a process of its own."""
+    started: list[Process] = []
+
+    def run(*more: str) -> Process:
+        started.append(Process(tmp_path / "state", *more))
+        return started[-1]
+
+    yield run
+    for one in started:
+        if one.child.poll() is None:
+            one.end(signal.SIGKILL)

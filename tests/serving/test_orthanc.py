@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real PACS: results pushed to Debian's Orthanc by STOW-RS and by C-STORE lie in their study."""
+"""A real PACS: studies pulled from Debian's Orthanc, results pushed to it by both ways."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from vesalius.serving import pull
+from vesalius.serving.audit import Audit
+from vesalius.serving.pull import Puller
 from vesalius.serving.push import Pusher, Target
 from vesalius.serving.routing import Route
 from vesalius.serving.runs import ServedRun
@@ -103,3 +106,73 @@ def test_the_result_lies_once_in_its_study_by_either_way(orthanc, state, send, f
     tags = call(f"/instances/{held['SEG'][0]}/simplified-tags")
     assert tags["StudyInstanceUID"] == "1.2.3"
     assert tags["FrameOfReferenceUID"] == "1.2.3.9"
+
+
+def segment_all(run, exam, out):
+    """Make every kind of object of a label map, by the code of `vesalius predict`."""
+    import numpy as np
+
+    from vesalius import io
+    from vesalius.flows.predicting.beside import Facts, make_beside
+    from vesalius.flows.predicting.label_maps import write_label_map
+    from vesalius.io.maker import Maker
+    from vesalius.volume import LabelMap
+
+    volume = io.read(exam)
+    labels = np.zeros(volume.data.shape, np.uint8)
+    labels[0, 1:3, 1:4, :2] = 1
+    found = LabelMap(labels, volume.affine, names={1: "liver"})
+    maker = Maker(model="segment-00000000", run_id="0" * 16, limits="For tests.")
+    facts = Facts(number=1, volumes_ml={"liver": 0.1}, expected_dice={"liver": 0.5}, remarks=[])
+    main = write_label_map(found, volume, out / "segmentation-1", "dicom-seg", maker)
+    names = ("dicom-sr", "key-images", "gsps", "rtstruct")
+    beside, notes = make_beside(names, found, volume, out, maker, facts)
+    assert notes == []
+    return Answered((main, *beside), {})
+
+
+def test_a_study_is_pulled_and_every_kind_of_result_comes_back(
+    orthanc, state, intake, file, tmp_path
+):
+    call, http, _ = orthanc
+    for number in (1, 2, 3):
+        call("/instances", file(number))
+    target = Target.parse(f"http://127.0.0.1:{http}/dicom-web")
+    puller = Puller(intake, [target], Audit(state))
+    pull.ask(state, target, "1.2.3")
+    assert puller.pull_once()
+    query = "SELECT state, answer FROM jobs WHERE kind = 'pull'"
+    name, answer = state.connection().execute(query).fetchone()
+    assert (name, json.loads(answer)["instances"]) == ("done", 3)
+    pull.ask(state, target, "9.9.9")
+    assert puller.pull_once()
+    query = "SELECT state, reason FROM jobs WHERE study_uid = '9.9.9'"
+    assert state.connection().execute(query).fetchone() == ("refused", "the PACS has no such study")
+
+    Studies(state, [Route(ServedRun(Path("run"), "0" * 16, "segment", ()))],
+            Completeness(0.0)).look()  # fmt: skip
+    assert work_once(state, segment_all, targets=[target.name])
+    pusher = Pusher(state, [target])
+    while pusher.push_once():
+        pass
+    failed = "SELECT reason FROM jobs WHERE kind = 'push' AND state != 'done'"
+    assert state.connection().execute(failed).fetchall() == []
+    (study,) = call("/studies?expand")
+    series = call(f"/studies/{study['ID']}/series")
+    kinds = sorted(one["MainDicomTags"]["Modality"] for one in series)
+    assert kinds == ["CT", "CT", "PR", "RTSTRUCT", "SEG", "SR"]
+    for one in series:
+        for instance in one["Instances"]:
+            tags = call(f"/instances/{instance}/simplified-tags")
+            assert tags["PatientID"] == "P-1"
+            path = tmp_path / f"{instance}.dcm"
+            url = f"http://127.0.0.1:{http}/instances/{instance}/file"
+            with urllib.request.urlopen(url, timeout=20) as answer:
+                path.write_bytes(answer.read())
+            if shutil.which("dcmdump"):  # dcmtk reads what came back, without complaint
+                done = subprocess.run(["dcmdump", "-q", str(path)], capture_output=True, text=True)
+                assert (done.returncode, done.stderr) == (0, "")
+            if tags["Modality"] == "SR" and shutil.which("dsrdump"):
+                done = subprocess.run(["dsrdump", str(path)], capture_output=True, text=True)
+                assert done.returncode == 0, done.stderr
+                assert "Volume of liver" in done.stdout

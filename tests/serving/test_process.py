@@ -4,23 +4,14 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported
-
-import numpy as np
 import pydicom
 import pytest
-from PIL import Image
+from server_process import wait_for
 from typer.testing import CliRunner
 
 pytest.importorskip("pynetdicom")
@@ -30,79 +21,6 @@ from vesalius.cli.main import app
 from vesalius.serving.audit import Audit
 from vesalius.serving.state import State
 from vesalius.serving.store import path_of
-
-KIND = 'multipart/related; type="application/dicom"; boundary=BOUND'
-
-
-class Process:
-    """A server in a process of its own."""
-
-    def __init__(self, folder: Path, *more: str):
-        self.folder = folder
-        command = [sys.executable, "-m", "vesalius.cli.main", "serve", *more, "--state",
-                   str(folder), "--http", "127.0.0.1:0", "--dicom", "127.0.0.1:0"]  # fmt: skip
-        self.child = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        self.key, self.said, self.port, self.dicom = "", [], 0, 0
-        for line in self.child.stdout:
-            self.said.append(line)
-            if found := re.search(r"vk_\S+", line):
-                self.key = found[0]
-            if found := re.search(r"DICOM: .*:(\d+)$", line):
-                self.dicom = int(found[1])
-            if found := re.search(r"Web: http://127.0.0.1:(\d+)", line):
-                self.port = int(found[1])
-                break
-        assert self.port, "".join(self.said)
-        wait_for(lambda: self.call("/health", "")[0] == 200)
-
-    def call(self, path, key=None, data=None, **headers):
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data=data)
-        if key != "":
-            request.add_header("Authorization", f"Bearer {key or self.key}")
-        for name, value in headers.items():
-            request.add_header(name.replace("_", "-"), value)
-        try:
-            with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read()
-        except OSError:
-            return 0, b""
-
-    def store(self, *files: bytes):
-        head = b"--BOUND\r\nContent-Type: application/dicom\r\n\r\n"
-        body = b"".join(head + one + b"\r\n" for one in files) + b"--BOUND--\r\n"
-        return self.call("/dicom-web/studies", data=body, Content_Type=KIND)[0]
-
-    def end(self, how=signal.SIGTERM):
-        self.child.send_signal(how)
-        self.child.wait(30)
-        self.child.stdout.close()
-        return self.child.returncode
-
-
-def wait_for(condition, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.1)
-
-
-@pytest.fixture
-def start(tmp_path):
-    started = []
-
-    def run(*more):
-        started.append(Process(tmp_path / "state", *more))
-        return started[-1]
-
-    yield run
-    for one in started:
-        if one.child.poll() is None:
-            one.end(signal.SIGKILL)
 
 
 def test_what_was_answered_survives_a_kill_and_the_key_is_shown_once(start, file, tmp_path):
@@ -200,45 +118,23 @@ def test_the_audit_log_is_shown_by_study_and_checked(state):
     assert "BROKEN at line 3" in broken.stdout
 
 
-def disc(number: int, side: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(number)
-    index = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), -1)
-    mask = np.linalg.norm(index - rng.uniform(12, 24, 2), axis=-1) < 8
-    return (90 + 80 * mask + rng.normal(0, 10, mask.shape)).clip(0, 255).astype(np.uint8), mask
-
-
 @pytest.mark.slow
 def test_the_answer_is_that_of_offline_predict_and_comes_once_whatever_is_killed(
-    start, tmp_path, instance, file
+    start, tmp_path, trained, disc_file
 ):
     from vesalius import io
     from vesalius.flows.predict import predict
-    from vesalius.flows.scan import scan
-    from vesalius.flows.train import train
 
-    for number in range(12):
-        pixels, mask = disc(number)
-        for folder, data in (("images", pixels), ("labels", mask)):
-            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(data.astype(np.uint8)).save(
-                tmp_path / "data" / folder / f"{number:02}.png"
-            )
-    scan(tmp_path / "data", out=tmp_path / "cohort", workers=1)
-    run = train("segment", tmp_path / "cohort", steps=8, out=tmp_path / "run")
-
-    def slice_file(number):
-        pixels, _ = disc(100 + number)
-        return file(number, Rows=40, Columns=40, PixelData=pixels.astype("<u2").tobytes())
-
+    (run, _), _ = trained
     exam = tmp_path / "exam"
     exam.mkdir()
     for number in (1, 2, 3):
-        (exam / f"{number}.dcm").write_bytes(slice_file(number))
+        (exam / f"{number}.dcm").write_bytes(disc_file(number))
     offline = predict(run.path, exam, out=tmp_path / "offline")
 
     server = start(str(run.path), "--quiet", "1")
     key = server.key
-    assert server.store(*(slice_file(number) for number in (1, 2, 3))) == 200
+    assert server.store(*(disc_file(number) for number in (1, 2, 3))) == 200
     for _ in range(2):  # at any moment of the work
         time.sleep(4)
         server.end(signal.SIGKILL)
@@ -251,9 +147,11 @@ def test_the_answer_is_that_of_offline_predict_and_comes_once_whatever_is_killed
 
     wait_for(done, 240)
     state = State(tmp_path / "state")
-    rows = state.connection().execute(
-        "SELECT folder, sha256 FROM instances WHERE origin = 'result'"
-    ).fetchall()  # fmt: skip
+    query = "SELECT folder, sha256 FROM instances WHERE origin = 'result' AND sop_class = ?"
+    reports = state.connection().execute(query, ("1.2.840.10008.5.1.4.1.1.88.34",)).fetchall()
+    assert len(reports) == 1
+    assert "Volume of " in str(pydicom.dcmread(path_of(state, *reports[0])))
+    rows = state.connection().execute(query, ("1.2.840.10008.5.1.4.1.1.66.4",)).fetchall()
     assert len(rows) == 1
     served = path_of(state, *rows[0])
     volume = io.read(exam)

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-import httpx
+from web_client import Client
 
 from vesalius.serving import keys
 from vesalius.serving.audit import Audit
@@ -23,24 +23,6 @@ from vesalius.serving.reconcile import Reconciled
 from vesalius.serving.web import application
 
 KIND = 'multipart/related; type="application/dicom"; boundary=BOUND'
-
-
-class Client:
-    """Calls the application in-process, each call as another request."""
-
-    def __init__(self, app, key=""):
-        self.app, self.key = app, key
-
-    def __call__(self, method, path, *, key=None, headers=None, **named):
-        held = self.key if key is None else key
-        sent = {**({"Authorization": f"Bearer {held}"} if held else {}), **(headers or {})}
-
-        async def call():
-            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://pacs") as client:
-                return await client.request(method, path, headers=sent, **named)
-
-        return asyncio.run(call())
 
 
 @pytest.fixture

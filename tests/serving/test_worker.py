@@ -175,7 +175,7 @@ def test_the_same_work_makes_the_same_object(state, send, tmp_path):
     made = []
     for name in ("one.dcm", "two.dcm"):
         path = io.write(found, tmp_path / name, format="dicom-seg", source_files=paths)
-        read = stamped(path, key="job", number=0, made_by="run")
+        read = stamped(path, key="job", which="a", made_by="run")
         for keyword in ("ContentTime", "InstanceCreationTime", "SeriesTime", "ContentDate",
                         "InstanceCreationDate", "SeriesDate"):  # fmt: skip
             if keyword in read:
@@ -186,7 +186,7 @@ def test_the_same_work_makes_the_same_object(state, send, tmp_path):
     for one, two in zip(*made, strict=True):
         assert one == two
     assert encoded(made[0]) == encoded(made[1])
-    other = stamped(tmp_path / "one.dcm", key="another", number=0, made_by="run")
+    other = stamped(tmp_path / "one.dcm", key="another", which="a", made_by="run")
     assert other.SOPInstanceUID != read.SOPInstanceUID
 
 
@@ -395,19 +395,28 @@ def test_a_report_is_stamped_and_taken_in_as_well(state, send, studies):
     }
 
 
-def test_the_workers_of_the_command_line_answer_by_the_flow_of_predict(monkeypatch, tmp_path):
+def test_the_workers_of_the_command_line_answer_by_the_flow_of_predict(
+    monkeypatch, tmp_path, run, file
+):
     """Law 4: nothing stands between a job and `vesalius predict` but paths that are left out."""
-    from vesalius.cli import serving_worker
     from vesalius.flows.predicting.prediction import Prediction
+    from vesalius.operation import worker as serving_worker
 
     asked = []
 
-    def predict(run, exam, *, out, limits):
-        asked.append((run, exam, out))
-        return Prediction("classify", (out / "a.dcm", out / "b.json"), answer={"predicted": "x"})
+    def predict(run, exam, *, out, modality, limits, memory, **options):
+        asked.append((run, exam, out, modality, memory, options["format"]))
+        files = (out / "a.dcm", out / "b.json", out / "c.fhir.json")
+        return Prediction("classify", files, answer={"predicted": "x"})
 
     monkeypatch.setattr("vesalius.flows.predict.predict", predict)
-    found = serving_worker.offline(tmp_path / "run", tmp_path / "exam", tmp_path)
-    assert asked == [(tmp_path / "run", tmp_path / "exam", tmp_path)]
+    exam = tmp_path / "exam"
+    exam.mkdir()
+    (exam / "1.dcm").write_bytes(file(1))
+    found = serving_worker.offline(
+        run.path, exam, tmp_path, modality="MR", wanted=["gsps", "fhir"], budget=1 << 30
+    )
+    assert asked == [(run.path, exam, tmp_path, "MR", 1 << 29, "nifti,gsps,fhir")]
     assert found.objects == [tmp_path / "a.dcm"]
+    assert found.files == [tmp_path / "c.fhir.json"]
     assert found.answer == {"task": "classify", "predicted": "x", "notes": []}

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -147,6 +147,30 @@ def test_the_clock_is_kept_and_what_was_late_is_done_later(
         again = loop(tmp_path, processes, payload, journal).run(seconds=300, most=2)
     assert [trial.state for trial in again] == ["done", "done"]
     assert [trial.parameters for trial in again] == [trial.parameters for trial in trials]
+
+
+def test_the_clock_is_kept_by_trials_that_keep_their_cores_busy(
+    processes: LocalProcesses, tmp_path: Path
+) -> None:
+    """What is reserved for the end grows while the search learns what the end takes."""
+    learned: list[float] = []  # when the first trial was done
+
+    def reserve(trials: Sequence[Trial]) -> float:
+        if any(trial.done for trial in trials):
+            learned.append(time.monotonic() - start)
+        return 26.0 if learned else 1.0
+
+    def payload(trial: Trial) -> dict:
+        return {"deed": "burn", "seconds": 600.0 if trial.number else 0.5}
+
+    start = time.monotonic()
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        held = loop(tmp_path, processes, payload, journal)
+        held.reserve = reserve
+        trials = held.run(seconds=30)
+    took = time.monotonic() - start
+    assert [trial.state for trial in trials][:2] == ["done", "late"]
+    assert 0 <= took - max(4.0, learned[0]) < 5  # the machine may be busy
 
 
 def test_where_everything_fails_the_search_says_why(

@@ -18,6 +18,12 @@ def toy(payload: dict) -> dict:
     begun = len(Path(payload["count"]).read_text()) if "count" in payload else 1
     if deed == "sleep":
         time.sleep(payload["seconds"])
+    if deed == "burn":  # all that there is of its core, deaf to everything
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        end = time.monotonic() + payload["seconds"]
+        while time.monotonic() < end:
+            pass
     if deed == "crash":
         raise ValueError("a toy that breaks")
     if deed == "refuse":

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from pathlib import Path
 from typing import Annotated
 
@@ -21,30 +20,20 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Show a server's audit log and check its chain of hashes."""
-    from vesalius.errors import UsageError
-    from vesalius.serving.audit import Audit
-    from vesalius.serving.state import DATABASE, State
+    from vesalius.serving.audit import audit as look
 
-    if not (state / DATABASE).is_file():
-        raise UsageError(f"'{state}' holds no server's state; give the --state of `vesalius serve`")
-    log = Audit(State(state))
-    named = log.pseudonym(study) if study else ""
-    asked = (one for one in log.lines() if one and named in ("", one.get("study")))
-    lines, verdict = list(deque(asked, maxlen=last)), log.verify()
+    found = look(state, study=study, last=last)
     if as_json:
-        found = {"count": verdict.lines, "broken": verdict.broken, "why": verdict.why}
-        terminal.say_json({"lines": lines, **found})
+        terminal.say_json(found.to_json())
     else:
         shown = ("number", "time", "actor", "action")
-        rows = [
-            [*(one.get(name, "") for name in shown), _rest(one, shown)] for one in lines
-        ]  # fmt: skip
+        rows = [[*(one.get(name, "") for name in shown), _rest(one, shown)] for one in found.lines]
         terminal.say_table([*shown, "details"], rows)
-        if verdict.broken:
-            terminal.say(f"BROKEN at line {verdict.broken}: {verdict.why}")
+        if found.verdict.broken:
+            terminal.say(f"BROKEN at line {found.verdict.broken}: {found.verdict.why}")
         else:
-            terminal.say(f"the log is whole: {verdict.lines:,} lines")
-    if verdict.broken:
+            terminal.say(f"the log is whole: {found.verdict.lines:,} lines")
+    if found.verdict.broken:
         raise typer.Exit(FOUND_ERRORS)
 
 

@@ -16,6 +16,7 @@ from vesalius.cli import terminal
 from vesalius.cli.audit import audit
 from vesalius.cli.check import check
 from vesalius.cli.compare import compare
+from vesalius.cli.compress import compress
 from vesalius.cli.count import count
 from vesalius.cli.demo import demo
 from vesalius.cli.doctor import doctor
@@ -30,6 +31,8 @@ from vesalius.cli.models import models
 from vesalius.cli.normalize import normalize
 from vesalius.cli.plan import plan
 from vesalius.cli.predict import predict
+from vesalius.cli.promote import promote
+from vesalius.cli.rollback import rollback
 from vesalius.cli.scan import scan
 from vesalius.cli.search import search
 from vesalius.cli.serve import serve
@@ -40,8 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _VERBS: tuple[Callable[..., None], ...] = (  # in the order of `vesalius --help`
-    scan, check, plan, train, search, leaderboard, evaluate, predict, compare, index, find, count,
-    export, models, normalize, demo, serve, status, audit,
+    scan, check, plan, train, search, leaderboard, compress, evaluate, predict, compare,
+    index, find, count, export, models, normalize, demo, serve, promote, rollback, status, audit,
     fetch, doctor,
 )  # fmt: skip
 

@@ -20,7 +20,8 @@ def predict(
         str,
         typer.Option(
             help="auto; dicom-seg, dicom-labelmap, rtstruct, nifti, nrrd, minc (segment); "
-            "json, dicom-sr (classify)."
+            "json, dicom-sr (classify). Beside it, joined by commas: key-images, fhir; of label "
+            "maps gsps, dicom-sr too."
         ),
     ] = "auto",
     modality: Annotated[

@@ -38,7 +38,27 @@ def search(
     ] = "",
     max_size: Annotated[str, typer.Option(help="What a model may take on disk, e.g. 20MB.")] = "",
     disk: Annotated[str, typer.Option(help="Disk for the weights of all trials, e.g. 10GB.")] = "",
-    workers: Annotated[int, typer.Option(help="Trials at once; the cores are shared out.")] = 1,
+    on: Annotated[str, typer.Option(help="On what trials run: local processes, or ray.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the Ray cluster's head; default: start one.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Trials at once; here 1 and the cores shared out, on ray all that fit."),
+    ] = None,
+    trial_cpus: Annotated[int, typer.Option(help="Cores of each trial, on ray.")] = 1,
+    trial_gpus: Annotated[float, typer.Option(help="GPUs of each trial, on ray.")] = 0.0,
+    journal: Annotated[
+        str | None,
+        typer.Option(help="postgresql://USER@HOST/DATABASE for the journal; default a file."),
+    ] = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(help="s3://BUCKET/PREFIX for runs, where machines share no folder."),
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Address of the S3 API; default AWS.")
+    ] = None,
     trials: Annotated[int | None, typer.Option(help="At most so many trials.")] = None,
     space: Annotated[
         Path | None, typer.Option(help="File of the parameters, edited from a search's space.json.")
@@ -74,7 +94,14 @@ def search(
             max_memory=terminal.byte_count(max_memory) if max_memory else None,
             max_size=terminal.byte_count(max_size) if max_size else None,
             disk=terminal.byte_count(disk) if disk else None,
+            on=on,
+            address=address,
             workers=workers,
+            trial_cpus=trial_cpus,
+            trial_gpus=trial_gpus,
+            journal=journal,
+            artifacts=artifacts,
+            endpoint=endpoint,
             trials=trials,
             space=space,
             tuner=tuner,

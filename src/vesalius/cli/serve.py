@@ -4,21 +4,13 @@
 from __future__ import annotations
 
 import logging
-import signal
-import ssl
 import sys
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from vesalius.cli import terminal
-
-if TYPE_CHECKING:
-    from vesalius.serving.server import Server, Settings
-
-_OFF = "off"
 
 
 def serve(
@@ -44,6 +36,9 @@ def serve(
     routes: Annotated[
         Path | None, typer.Option(help="JSON file: which series go to which run.")
     ] = None,
+    archive: Annotated[
+        Path | None, typer.Option(help="Archive folder: the page shows similar cases of it.")
+    ] = None,
     quiet: Annotated[
         float, typer.Option(help="Seconds without news after which a study is complete.")
     ] = 30.0,
@@ -52,6 +47,13 @@ def serve(
     ] = None,
     watch: Annotated[Path | None, typer.Option(help="Folder whose files are taken in.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that apply runs.")] = 1,
+    worker_memory: Annotated[
+        str, typer.Option(help="What a worker may take for a study, e.g. 4GB; default no bound.")
+    ] = "",
+    results: Annotated[
+        str,
+        typer.Option(help="What is made: seg, sr, key-images, gsps, rtstruct, fhir; by commas."),
+    ] = "seg,sr",
     certificate: Annotated[
         Path | None, typer.Option(help="PEM file: TLS for the web services.")
     ] = None,
@@ -65,83 +67,35 @@ def serve(
     reserve: Annotated[str, typer.Option(help="What the disk keeps free.")] = "256MB",
 ) -> None:
     """Receive studies, apply runs to them, and answer: DICOM, DICOMweb, REST."""
-    from vesalius.cli.serving_worker import main
-    from vesalius.serving.dimse import NodeSettings
-    from vesalius.serving.push import Target
-    from vesalius.serving.routing import default_routes, read_routes
-    from vesalius.serving.runs import ServedRun
-    from vesalius.serving.server import Server, Settings
-    from vesalius.serving.studies import Completeness
+    from vesalius.operation.serve import serve as operate
 
-    served = [ServedRun.load(run) for run in runs or []]
-    node = None
-    if dicom != _OFF:
-        host, port = _address(dicom, "--dicom")
-        tls = _tls(certificate, key) if dicom_tls else None
-        node = NodeSettings(title=title, host=host, port=port, peers=_peers(peer or []), tls=tls)
-    settings = Settings(
-        folder=state,
-        routes=read_routes(routes, served) if routes else default_routes(served),
-        http=None if http == _OFF else _address(http, "--http"),
-        node=node,
-        certificate=certificate,
-        key=key,
-        insecure_http=behind_proxy,
-        completeness=Completeness(quiet, count),
-        targets=[Target.parse(one) for one in pacs or []],
-        watch=watch,
-        workers=workers,
-        reserve=terminal.byte_count(reserve),
-    )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr,
                         format="%(asctime)s %(levelname)s %(name)s: %(message)s")  # fmt: skip
-    with Server(settings, main, _say) as server:
-        _until_told(server, settings)
-
-
-def _until_told(server: Server, settings: Settings) -> None:
-    """Serve until Ctrl-C or SIGTERM, and let what was opened be closed then."""
-    signal.signal(signal.SIGTERM, _told)
-    if settings.http is not None:
-        server.serve_web()
-    else:
-        threading.Event().wait()
-
-
-def _told(*_: object) -> None:
-    raise SystemExit(0)
+    operate(
+        runs or [],
+        state=state,
+        http=http,
+        dicom=dicom,
+        title=title,
+        peer=peer or [],
+        pacs=pacs or [],
+        routes=routes,
+        archive=archive,
+        quiet=quiet,
+        count=count,
+        watch=watch,
+        workers=workers,
+        results=results,
+        worker_memory=terminal.byte_count(worker_memory) if worker_memory else None,
+        certificate=certificate,
+        key=key,
+        dicom_tls=dicom_tls,
+        behind_proxy=behind_proxy,
+        reserve=terminal.byte_count(reserve),
+        say=_say,
+    )
 
 
 def _say(line: str) -> None:
     terminal.say(line)
     sys.stdout.flush()
-
-
-def _address(text: str, option: str) -> tuple[str, int]:
-    from vesalius.errors import UsageError
-
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise UsageError(f"{option} must be HOST:PORT, for example 127.0.0.1:8080; got '{text}'")
-    return host.strip("[]") or "127.0.0.1", int(port)
-
-
-def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext:
-    from vesalius.errors import UsageError
-
-    if certificate is None or key is None:
-        raise UsageError("--dicom-tls needs --certificate and --key")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"'{certificate}' with '{key}' is no certificate: {error}") from error
-    return context
-
-
-def _peers(given: list[str]) -> dict[str, tuple[str, int] | None]:
-    peers: dict[str, tuple[str, int] | None] = {}
-    for one in given:
-        name, equals, address = one.partition("=")
-        peers[name] = _address(address, "--peer TITLE=") if equals else None
-    return peers

@@ -6,9 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vesalius.errors import RunError, UsageError, did_you_mean
+from vesalius.errors import RunError, UsageError
 from vesalius.flows.predicting.prediction import FORMATS as FORMATS
 from vesalius.flows.predicting.prediction import Prediction as Prediction
+from vesalius.flows.predicting.wanted import Wanted
 from vesalius.types import PathLike
 
 if TYPE_CHECKING:
@@ -48,7 +49,10 @@ def predict(
         out: folder for the results; the files in it bear no names of patients.
         format: of label maps: `auto` (DICOM SEG for DICOM files, else NIfTI), or one of
             `FORMATS`; of a classifier's answer, beside JSON and CSV: `auto` (a DICOM structured
-            report for DICOM files), `json` (none), `dicom-sr`.
+            report for DICOM files), `json` (none), `dicom-sr`. More names, joined by commas, are
+            made beside it: another label map's format, `dicom-sr` (volumes), `key-images`, `gsps`
+            (outlines), `fhir`; of a classifier `key-images`, `fhir`. What cannot be made of an
+            image is noted.
         modality: DICOM's code for images that do not state theirs (classify).
         explain: also write how much each image counts and where the classifier looked (classify).
         limits: what reading may take in memory.
@@ -69,30 +73,24 @@ def predict(
     """
     from vesalius.tasks.run import Run
 
-    known = ["auto", *FORMATS, "json", "dicom-sr"]
-    format = "minc2" if format == "minc" else format  # noqa: A001 - the option's name
-    if format not in known:
-        raise UsageError(
-            f"format must be one of {', '.join(known)}, got '{format}'."
-            f"{did_you_mean(format, known)}"
-        )
-    loaded = run if isinstance(run, Run) else Run.load(run, exported=True)
-    if not loaded.finished:
-        raise RunError(f"the run '{loaded.path}' is not finished; finish its training first")
+    known = run if isinstance(run, Run) else Run.load(run, exported=True)
+    if not known.finished:
+        raise RunError(f"the run '{known.path}' is not finished; finish its training first")
+    wanted = Wanted.parse(format, known.task)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    if loaded.task == "segment":
+    if known.task == "segment":
         from vesalius.flows.predicting.segmentation import segment_exam
 
-        if format in ("json", "dicom-sr") or explain:
-            raise UsageError("json, dicom-sr and --explain belong to a classifier's answer")
+        if explain:
+            raise UsageError("--explain belongs to a classifier's answer")
         from vesalius.flows.predicting.exam_images import exam_images
 
         notes: list[str] = []
-        several = len(loaded.decisions.get("channels", [])) > 1
+        several = len(known.decisions.get("channels", [])) > 1
         images = exam_images(exam, notes, out=folder, limits=limits, channels=several)
         return segment_exam(
-            loaded, images, folder, format, notes=notes, keep_names=keep_names, memory=memory,
+            known, images, folder, wanted, notes=notes, keep_names=keep_names, memory=memory,
             mirror=mirror, channels=[name.strip() for name in channels.split(",") if name.strip()],
             everywhere=everywhere, say=say,
         )  # fmt: skip
@@ -104,5 +102,5 @@ def predict(
     from vesalius.flows.predicting.classification import classify_exam
 
     return classify_exam(
-        loaded, Path(exam), folder, format, modality=modality, explained=explain, limits=limits
+        known, Path(exam), folder, wanted, modality=modality, explained=explain, limits=limits
     )

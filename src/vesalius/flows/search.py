@@ -31,7 +31,14 @@ def search(
     max_memory: int | None = None,
     max_size: int | None = None,
     disk: int | None = None,
-    workers: int = 1,
+    on: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
+    trial_cpus: int = 1,
+    trial_gpus: float = 0.0,
+    journal: str | None = None,
+    artifacts: str | None = None,
+    endpoint: str | None = None,
     trials: int | None = None,
     space: PathLike | None = None,
     tuner: str = "ours",
@@ -65,7 +72,16 @@ def search(
         max_memory: bytes that a process may take which answers.
         max_size: bytes that a run's files may take which answering needs.
         disk: bytes for the weights of all trials; those of the best and of the front stay.
-        workers: trials at once; the cores are shared out.
+        on: `local` processes, or `ray`, a cluster.
+        address: of the Ray cluster, `HOST:PORT` of its head; default `RAY_ADDRESS`, or else a
+            cluster of this machine alone.
+        workers: trials at once. Here one by default, and the cores are shared out; on Ray as many
+            as the nodes take.
+        trial_cpus, trial_gpus: what each trial takes of a node, on Ray.
+        journal: `postgresql://USER@HOST/DATABASE` for the search's journal; default its own file.
+        artifacts: `s3://BUCKET/PREFIX` for what trials make, where the machines do not all see the
+            search's folder.
+        endpoint: of the S3 API; default that of AWS.
         trials: at most so many.
         space: file of the parameters to search, edited; every search writes its own as
             `space.json`.
@@ -73,7 +89,7 @@ def search(
         start: an earlier search, of whatever data, whose best points are tried early.
         out: folder of the search; default `searches/<task>-<hash of what is asked>`.
         resume: folder of a search to go on with; it says all of the above but `minutes`, `trials`
-            and `workers`.
+            and the machines, from `on` to `trial_gpus`.
         say: called with the search as it stands whenever a trial begins or ends.
         command: the exact command, for the report; default this call.
 
@@ -82,8 +98,11 @@ def search(
         CohortError: the cohort has no label, or too few cases.
         BudgetError: the minutes suffice for nothing, or the disk is full.
         RunError: `out` holds another search, or no trial came to anything.
+        UnavailableError: the cluster, the database or the store does not answer.
+        MissingDependency: Ray, psycopg or boto3 is absent.
     """
     started = time.monotonic()
+    from vesalius.flows.searching.machines import Machines
     from vesalius.flows.searching.request import MINUTES, Asked, asked_of
     from vesalius.flows.searching.session import Session
 
@@ -122,7 +141,17 @@ def search(
     else:
         asked.check()
         folder = Path(out) if out is not None else Path("searches") / f"{task}-{asked.digest()[:8]}"
-    return Session(asked, folder, workers=workers, say=say, command=command).run(
+    machines = Machines(
+        on=on,
+        address=address,
+        workers=workers,
+        cpus=trial_cpus,
+        gpus=trial_gpus,
+        journal=journal,
+        artifacts=artifacts,
+        endpoint=endpoint,
+    )
+    return Session(asked, folder, machines, say=say, command=command).run(
         started=started, minutes=minutes, most=trials
     )
 

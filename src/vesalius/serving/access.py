@@ -2,7 +2,7 @@
 """Who may do what over HTTP: a key in each request, and a pause for those who guess.
 
 A key comes as `Authorization: Bearer KEY`, as `X-API-Key: KEY`, or as the password of basic
-authentication, which PACS can send.
+authentication, which PACS can send; a browser that gave its key once has a session instead.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from fastapi import HTTPException, Request
 from vesalius.serving import keys
 from vesalius.serving.audit import Audit
 from vesalius.serving.keys import Holder
+from vesalius.serving.page.sessions import Sessions
 from vesalius.serving.state import State
 
 _MOST_FAILURES = 10
@@ -30,9 +31,10 @@ _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="vesalius", Basic realm="vesaliu
 class Access:
     """Checks keys and roles."""
 
-    def __init__(self, state: State, audit: Audit):
+    def __init__(self, state: State, audit: Audit, sessions: Sessions | None = None):
         self._state = state
         self._audit = audit
+        self._sessions = sessions
         self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -47,6 +49,8 @@ class Access:
                 )
             key = _presented(request)
             found = keys.holder(self._state, key) if key else None
+            if not key and self._sessions is not None:
+                found = self._sessions.holder(request)
             if found is None:
                 if key:
                     self._failed(client)

@@ -18,12 +18,13 @@ import queue
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vesalius.serving.state import State
-from vesalius.types import Json
+from vesalius.types import Json, PathLike
 
 _FIRST = "0" * 64
 _TAIL = 1 << 16
@@ -36,6 +37,20 @@ class Verdict:
     lines: int
     broken: int = 0
     why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """Lines of the log, the earliest first, and whether the whole log is whole."""
+
+    lines: Sequence[Json]
+    verdict: Verdict
+
+    def to_json(self) -> Json:
+        """Return both, for machines."""
+        verdict = self.verdict
+        found = {"count": verdict.lines, "broken": verdict.broken, "why": verdict.why}
+        return {"lines": list(self.lines), **found}
 
 
 @dataclass(slots=True)
@@ -168,6 +183,27 @@ class Audit:
             )
             row = connection.execute("SELECT value FROM meta WHERE name = 'pseudonyms'").fetchone()
         return bytes.fromhex(row[0])
+
+
+def audit(state: PathLike, *, study: str = "", last: int = 50) -> Audited:
+    """Read a server's audit log and check its chain of hashes.
+
+    Args:
+        state: folder of a server's state.
+        study: Study Instance UID: only what was done to that study.
+        last: how many lines, the latest.
+
+    Raises:
+        UsageError: the folder holds no state.
+    """
+    held = State.existing(state)
+    try:
+        log = Audit(held)
+        named = log.pseudonym(study) if study else ""
+        asked = (one for one in log.lines() if one and named in ("", one.get("study")))
+        return Audited(list(deque(asked, maxlen=last)), log.verify())
+    finally:
+        held.close()
 
 
 def _hash(line: Json) -> str:

@@ -17,11 +17,12 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from vesalius.errors import UsageError
-from vesalius.serving import metadata, query
+from vesalius.serving import metadata, priorities, query
 from vesalius.serving.access import Access
 from vesalius.serving.audit import Audit
 from vesalius.serving.intake import Intake
 from vesalius.serving.keys import Holder
+from vesalius.serving.refusal import Refused
 from vesalius.serving.state import State
 from vesalius.serving.store import path_of
 from vesalius.serving.stow import Outcome, Receiver
@@ -117,6 +118,10 @@ async def _stored(
     request: Request, intake: Intake, audit: Audit, holder: Holder, study: str
 ) -> Response:
     try:
+        priority = priorities.parse(request.headers.get("x-priority", ""))
+    except Refused as refused:
+        raise HTTPException(400, str(refused)) from refused
+    try:
         receiver = Receiver(intake, request.headers.get("content-type", ""), study=study)
     except UsageError as error:
         raise HTTPException(415, str(error)) from error
@@ -137,6 +142,8 @@ async def _stored(
         raise
     finally:
         await anyio.to_thread.run_sync(_note, audit, holder, receiver.outcome)
+    for uid in {one.attributes.study_uid for one in outcome.stored}:
+        await anyio.to_thread.run_sync(priorities.raise_to, intake.state, uid, priority)
     base = _base(request)
     return JSONResponse(outcome.to_json(base), outcome.http_status, media_type=_JSON)
 
@@ -178,6 +185,7 @@ def _retrieved(
     rows = state.connection().execute(
         "SELECT folder, sha256, transfer_syntax FROM instances WHERE study_uid = ? "
         "AND (? = '' OR series_uid = ?) AND (? = '' OR sop_uid = ?) AND NOT superseded "
+        "AND sop_class != '' "
         "ORDER BY series_uid, number, sop_uid",
         (study, series, series, instance, instance),
     ).fetchall()  # fmt: skip

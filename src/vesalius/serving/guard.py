@@ -73,7 +73,8 @@ class Guard:
                 ]
             await send(message)
 
-        takes = scope["method"] == "POST" and "/studies" in scope["path"]
+        path = scope["path"]
+        takes = scope["method"] == "POST" and ("/studies" in path or path == "/api/upload")
         most = self._bounds.largest_body if takes else _SMALL_BODY
         refusal = _refused(headers, most)
         if refusal is not None:

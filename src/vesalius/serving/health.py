@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vesalius.serving import queue
 from vesalius.serving.intake import Intake
+from vesalius.serving.overview import Rule, overview
 from vesalius.serving.reconcile import Reconciled
 from vesalius.serving.state import State
 from vesalius.types import Json
@@ -25,6 +26,7 @@ class Vitals:
         associations: how many there are now; None without a DICOM node.
         workers: how many should be there, and a function that says how many are.
         started: monotonic seconds.
+        rules: names of the routing rules that are served.
     """
 
     state: State
@@ -33,6 +35,7 @@ class Vitals:
     associations: Callable[[], int] | None = None
     workers: tuple[int, Callable[[], int]] = (0, lambda: 0)
     started: float = field(default_factory=time.monotonic)
+    rules: Sequence[str] = ()
 
     def problems(self) -> list[str]:
         """Return what keeps the server from its work, in words without patients."""
@@ -46,7 +49,18 @@ class Vitals:
         wanted, alive = self.workers
         if wanted and not alive():
             out.append("no worker runs: studies are received and not answered")
+        out += [
+            f"{one.version.run.name}, the run of the rule '{one.version.rule}', is damaged or does "
+            f"not reproduce its golden cases: {one.waiting} studies wait for it; roll back, or "
+            "restore it"
+            for one in self._served()
+            if one.healthy is False
+        ]
         return out
+
+    def _served(self) -> list[Rule]:
+        found = overview(self.state.connection(), brief=True)
+        return [one for one in found if one.version.rule in self.rules]
 
     def to_json(self) -> Json:
         """Return health for machines that watch it."""
@@ -59,7 +73,7 @@ class Vitals:
 
     def metrics(self) -> str:
         """Return numbers in Prometheus' text format; none tells who a patient is."""
-        counts = self.intake.counts
+        counts, served = self.intake.counts, self._served()
         query = "SELECT count(*), coalesce(sum(size), 0) FROM instances"
         held, size = self.state.connection().execute(query).fetchone()
         states = self.state.connection().execute("SELECT state, count(*) FROM studies GROUP BY 1")
@@ -86,6 +100,15 @@ class Vitals:
                      {"": round(time.monotonic() - self.started, 1)}),
             *_metric("vesalius_healthy", "gauge", "1 where nothing keeps it from its work.",
                      {"": int(not self.problems())}),
+            *_metric("vesalius_run_healthy", "gauge",
+                     "1 where a run is whole and reproduces its golden cases, 0 where not.",
+                     {one.labels: int(one.healthy) for one in served
+                      if one.healthy is not None}),
+            *_metric("vesalius_run_version", "gauge", "Number of a rule's active version.",
+                     {one.labels: one.version.number for one in served}),
+            *_metric("vesalius_drift_alarms", "gauge",
+                     "Groups of studies (all, a scanner, a site) with a drift alarm.",
+                     {one.labels: one.alarms for one in served}),
         ]  # fmt: skip
         if self.associations is not None:
             lines += _metric("vesalius_associations", "gauge", "DICOM associations.",

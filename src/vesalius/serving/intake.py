@@ -86,11 +86,24 @@ class Intake:
             Refused: it is not taken, and gone.
         """
         try:
-            item = _Waiting(incoming.arrive(origin))
-            if study and item.arrival.attributes.study_uid != study:
+            arrival = incoming.arrive(origin)
+            if study and arrival.attributes.study_uid != study:
                 incoming.discard()
                 raise Refused(refusal.MISMATCH, "the instance belongs to another study")
-            self._waiting.put(item)
+        except Refused:
+            self.counts.refused += 1
+            raise
+        return self.count(arrival)
+
+    def count(self, arrival: Arrival) -> Arrival:
+        """Return when an arrival, whose file is flushed, is durable and counts.
+
+        Raises:
+            Refused: it is not taken, and gone.
+        """
+        item = _Waiting(arrival)
+        self._waiting.put(item)
+        try:
             if not item.done.wait(_WAIT_SECONDS):
                 raise Refused(refusal.OUT_OF_RESOURCES, "the server's disk is too slow")
             if item.error is not None:
@@ -99,7 +112,7 @@ class Intake:
         except Refused:
             self.counts.refused += 1
             raise
-        return item.arrival
+        return arrival
 
     def close(self) -> None:
         """Commit what waits and end the thread."""

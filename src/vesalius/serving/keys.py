@@ -74,6 +74,14 @@ def holder(state: State, key: str) -> Holder | None:
     return Holder(found[1], row[1], frozenset(row[2].split()))
 
 
+def by_id(state: State, number: str) -> Holder | None:
+    """Return who the valid key of a number belongs to, for sessions that it opened."""
+    row = state.connection().execute(
+        "SELECT name, roles FROM keys WHERE id = ? AND NOT revoked", (number,)
+    ).fetchone()  # fmt: skip
+    return Holder(number, row[0], frozenset(row[1].split())) if row else None
+
+
 def revoke(state: State, number: str) -> bool:
     """Make a key invalid; False where there is no such key."""
     with state.transaction() as connection:

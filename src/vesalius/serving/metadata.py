@@ -37,6 +37,7 @@ def series_metadata(state: State, study_uid: str, series_uid: str = "") -> bytes
     rows = state.connection().execute(
         "SELECT i.sha256, i.folder, m.json FROM instances i LEFT JOIN metadata m USING (sha256) "
         "WHERE i.study_uid = ? AND (? = '' OR i.series_uid = ?) AND NOT i.superseded "
+        "AND i.sop_class != '' "
         "ORDER BY i.series_uid, i.number, i.sop_uid",
         (study_uid, series_uid, series_uid),
     ).fetchall()  # fmt: skip
@@ -47,7 +48,7 @@ def instance_metadata(state: State, sop_uid: str) -> bytes:
     """Return the DICOM JSON of one instance, as a list."""
     rows = state.connection().execute(
         "SELECT i.sha256, i.folder, m.json FROM instances i LEFT JOIN metadata m USING (sha256) "
-        "WHERE i.sop_uid = ? AND NOT i.superseded",
+        "WHERE i.sop_uid = ? AND NOT i.superseded AND i.sop_class != ''",
         (sop_uid,),
     ).fetchall()  # fmt: skip
     return _joined(state, rows)

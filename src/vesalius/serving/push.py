@@ -80,6 +80,15 @@ class Target:
         )
 
 
+def connect(target: Target) -> http.client.HTTPConnection:
+    """Return a connection to a PACS that speaks DICOMweb, not opened yet; redirects are none."""
+    if target.scheme == "https":
+        return http.client.HTTPSConnection(
+            target.host, target.port, timeout=_SECONDS, context=ssl.create_default_context()
+        )
+    return http.client.HTTPConnection(target.host, target.port, timeout=_SECONDS)
+
+
 class Pusher:
     """Pushes what is queued, in a thread of the server."""
 
@@ -164,13 +173,7 @@ def _stow(target: Target, path: Path) -> None:
     }
     if target.authorization:
         headers["Authorization"] = target.authorization
-    connection: http.client.HTTPConnection
-    if target.scheme == "https":
-        connection = http.client.HTTPSConnection(
-            target.host, target.port, timeout=_SECONDS, context=ssl.create_default_context()
-        )
-    else:
-        connection = http.client.HTTPConnection(target.host, target.port, timeout=_SECONDS)
+    connection = connect(target)
     try:
         connection.request("POST", f"{target.path}/studies", body=pieces(), headers=headers)
         answer = connection.getresponse()

@@ -12,6 +12,15 @@ from vesalius.types import Json
 
 MOST = 1000  # answers at a time; ask for more with offset
 _IGNORED = {"includefield", "fuzzymatching"}
+# Images that are no DICOM are not answered for: see `upload`.
+_IS_DICOM = "i.sop_class != ''"
+_STUDY_HAS = (
+    "EXISTS (SELECT 1 FROM instances i WHERE i.study_uid = s.study_uid AND i.sop_class != '')"
+)
+_SERIES_HAS = (
+    "EXISTS (SELECT 1 FROM instances i WHERE i.study_uid = e.study_uid "
+    "AND i.series_uid = e.series_uid AND i.sop_class != '')"
+)
 _MODALITIES = "(SELECT 1 FROM series m WHERE m.study_uid = s.study_uid AND m.modality = ?)"
 
 
@@ -71,7 +80,9 @@ def studies(state: State, parameters: Iterable[tuple[str, str]], base: str) -> A
         "(SELECT count(*) FROM instances i WHERE i.study_uid = s.study_uid AND NOT i.superseded)",
     )
     asked = _Asked(_STUDY, parameters)
-    rows = asked.rows(state, counts, "studies s", "s.study_date DESC, s.study_uid")
+    rows = asked.rows(
+        state, counts, "studies s", "s.study_date DESC, s.study_uid", where=[_STUDY_HAS]
+    )
     found = []
     for row in rows:
         *values, modalities, series, instances = row
@@ -96,6 +107,7 @@ def series(state: State, parameters: Iterable[tuple[str, str]], base: str) -> An
         (count,),
         "series e JOIN studies s USING (study_uid)",
         "s.study_uid, e.number, e.series_uid",
+        where=[_SERIES_HAS],
     )
     found = []
     for *values, instances in rows:
@@ -116,7 +128,7 @@ def instances(state: State, parameters: Iterable[tuple[str, str]], base: str) ->
         ("i.transfer_syntax",),
         "instances i JOIN series e USING (study_uid, series_uid) JOIN studies s USING (study_uid)",
         "s.study_uid, e.number, e.series_uid, i.number, i.sop_uid",
-        where=["NOT i.superseded"],
+        where=["NOT i.superseded", _IS_DICOM],
     )
     found = []
     for *values, syntax in rows:

@@ -22,7 +22,7 @@ from vesalius.errors import DataError
 from vesalius.serving.state import State
 from vesalius.types import Json
 
-MOST_ATTEMPTS = {"predict": 5, "push": 12}
+MOST_ATTEMPTS = {"predict": 5, "push": 12, "pull": 6, "golden": 3, "shadow": 3}
 MOST_INTERRUPTIONS = 25
 LEASE_SECONDS = 60.0
 _FIRST_PAUSE = 2.0
@@ -72,7 +72,7 @@ def lease(
     """Return the most urgent job that is due, or None; the highest priority first, then the oldest.
 
     Jobs whose lease ran out become ready again, and count their attempt. `owner` names the worker,
-    so that `release` can tell its leases.
+    so that `release` can tell its leases. Studies wait while their run is not healthy.
     """
     now = state.clock.now()
     with state.transaction() as connection:
@@ -84,7 +84,9 @@ def lease(
             _put_back(connection, number, now, "its worker did not answer any more")
         row = connection.execute(
             "SELECT id, study_uid, subject, attempts FROM jobs WHERE kind = ? AND state = 'ready' "
-            "AND not_before <= ? ORDER BY priority DESC, id LIMIT 1",
+            "AND not_before <= ? AND NOT (kind = 'predict' AND EXISTS (SELECT 1 FROM run_health "
+            "WHERE NOT healthy AND run_id = json_extract(jobs.subject, '$.run_id'))) "
+            "ORDER BY priority DESC, id LIMIT 1",
             (kind, now),
         ).fetchone()
         if row is None:

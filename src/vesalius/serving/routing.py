@@ -3,25 +3,29 @@
 
 Rules come from a JSON file, a list of objects:
 ```
-[{"run": "runs/segment-1f2e3d4c", "modality": "MR", "body_part": "HEAD", "series": "*T1*",
-  "priority": 5}]
+[{"name": "brain", "run": "runs/segment-1f2e3d4c", "modality": "MR", "body_part": "HEAD",
+  "series": "*T1*", "priority": 5}]
 ```
 All but `run` may be left out; `series` is a pattern for the series description, and like the others
 without regard to case. Without a file each run gets the series of the modalities it was trained on.
+A rule's name stays when another run is promoted for it; without one it is made of task and pattern.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vesalius.errors import UsageError, did_you_mean
 from vesalius.files import read_json
 from vesalius.serving.runs import ServedRun
 from vesalius.types import PathLike
 
-_KEYS = ("run", "modality", "body_part", "series", "priority")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_OTHER = re.compile(r"[^a-z0-9]+")
+_KEYS = ("name", "run", "modality", "body_part", "series", "priority")
 # Never an input: what is made of images, and words
 _DERIVED = frozenset({"SEG", "SR", "RTSTRUCT", "RTPLAN", "RTDOSE", "PR", "KO", "DOC", "REG"})
 
@@ -45,6 +49,7 @@ class Route:
     body_part: str = ""
     series: str = ""
     priority: int = 0
+    name: str = ""
 
     def takes(self, one: Series) -> bool:
         """Return whether the series is an input of the run."""
@@ -58,7 +63,7 @@ class Route:
 
 def default_routes(runs: Iterable[ServedRun]) -> list[Route]:
     """Return a rule for each run: the series of the modalities that it was trained on."""
-    return [Route(run, run.modalities) for run in runs]
+    return _named([Route(run, run.modalities) for run in runs])
 
 
 def read_routes(path: PathLike, runs: Sequence[ServedRun]) -> list[Route]:
@@ -87,7 +92,10 @@ def read_routes(path: PathLike, runs: Sequence[ServedRun]) -> list[Route]:
                     f"{did_you_mean(key, _KEYS)}"
                 )
         routes.append(_route(number, rule, by_path))
-    return routes
+    given = [route.name for route in routes if route.name]
+    if twice := sorted({name for name in given if given.count(name) > 1}):
+        raise UsageError(f"two rules have the name '{twice[0]}'; names tell rules apart")
+    return _named(routes)
 
 
 def _route(number: int, rule: dict[str, object], runs: dict[str, ServedRun]) -> Route:
@@ -99,6 +107,11 @@ def _route(number: int, rule: dict[str, object], runs: dict[str, ServedRun]) -> 
     priority = rule.get("priority", 0)
     if not isinstance(priority, int):
         raise UsageError(f"rule {number}: priority must be a whole number, got {priority!r}")
+    name = str(rule.get("name", ""))
+    if name and not _NAME.fullmatch(name):
+        raise UsageError(
+            f"rule {number}: a name has 1 to 64 letters, digits, '-', '_' and '.', got '{name}'"
+        )
     modality = str(rule.get("modality", "")).upper()
     return Route(
         run,
@@ -106,7 +119,29 @@ def _route(number: int, rule: dict[str, object], runs: dict[str, ServedRun]) -> 
         str(rule.get("body_part", "")),
         str(rule.get("series", "")),
         priority,
+        name,
     )
+
+
+def _named(routes: Sequence[Route]) -> list[Route]:
+    """Give names to the rules that have none: what they are about, and a number where it must be.
+
+    Rules that are alike get their numbers in the order of their runs, not in that of the list.
+    """
+    taken = {route.name for route in routes if route.name}
+    found = dict(enumerate(routes))
+    for place, route in sorted(found.items(), key=lambda item: item[1].run.id):
+        if route.name:
+            continue
+        words = (route.run.task, *route.modalities, route.body_part, route.series)
+        stem = _OTHER.sub("-", "-".join(filter(None, words)).lower()).strip("-")[:56]
+        name, number = stem, 1
+        while name in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name)
+        found[place] = replace(route, name=name)
+    return [found[place] for place in range(len(routes))]
 
 
 def _matches(pattern: str, text: str) -> bool:

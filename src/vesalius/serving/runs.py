@@ -3,12 +3,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from vesalius.errors import RunError
 from vesalius.files import read_json
 from vesalius.types import PathLike
+
+# What a run's folder holds beside what it answers with: scores, reports, lists of images. The lines
+# of quality.json are written anew by `vesalius evaluate`.
+_BESIDE = frozenset({
+    "plan.json", "metrics.json", "report.json", "split.json", "seen.json", "folds.json",
+    "quality.json", "source.json",
+})  # fmt: skip
+_WEIGHTS = frozenset({".safetensors", ".onnx", ".xml", ".bin", ".json"})
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +61,29 @@ class ServedRun:
             raise RunError(f"the run '{folder}' is not finished; finish its training first")
         named = sorted({str(one) for one in modalities}) if all(modalities) else []
         return cls(folder, number, task, tuple(named))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all that the run answers with: plan, weights, normalizer, ….
+
+        Raises:
+            RunError: a file cannot be read.
+        """
+        whole = hashlib.sha256()
+        try:
+            plan = read_json(self.path / "plan.json")
+            kept = {name: plan.get(name) for name in ("id", "decisions", "measured")}
+            whole.update(json.dumps(kept, sort_keys=True).encode())
+            for path in sorted(self.path.iterdir()):
+                if path.suffix not in _WEIGHTS or path.name in _BESIDE or not path.is_file():
+                    continue
+                one = hashlib.sha256()
+                with open(path, "rb") as stream:
+                    while piece := stream.read(_PIECE):
+                        one.update(piece)
+                whole.update(f"{path.name}\0{one.hexdigest()}\0".encode())
+        except (OSError, ValueError, AttributeError) as error:
+            raise RunError(
+                f"the run '{self.path}' cannot be read whole ({type(error).__name__}); restore its "
+                "folder"
+            ) from error
+        return whole.hexdigest()

@@ -37,7 +37,7 @@ CREATE TABLE instances (
     transfer_syntax TEXT NOT NULL,
     number INTEGER, rows INTEGER, columns INTEGER, frames INTEGER,
     size INTEGER NOT NULL,
-    origin TEXT NOT NULL,         -- dimse, stow, watch, result
+    origin TEXT NOT NULL,         -- dimse, stow, watch, upload, pull, file, result
     superseded INTEGER NOT NULL DEFAULT 0,  -- other content came later under the same UID
     received REAL NOT NULL
 ) WITHOUT ROWID;
@@ -48,7 +48,7 @@ CREATE INDEX instances_folder ON instances (folder);
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY,
     key TEXT NOT NULL UNIQUE,     -- the same work has the same key: it is queued once
-    kind TEXT NOT NULL,           -- predict, push
+    kind TEXT NOT NULL,           -- predict, push, golden, shadow
     study_uid TEXT NOT NULL,
     subject TEXT NOT NULL,        -- JSON: what to work on
     state TEXT NOT NULL,          -- ready, leased, done, refused, failed
@@ -75,5 +75,67 @@ CREATE TABLE keys (
     digest BLOB NOT NULL,         -- SHA-256 of the secret, which has 256 random bits
     roles TEXT NOT NULL, name TEXT NOT NULL, created TEXT NOT NULL,
     revoked INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+"""
+
+# Came later: made in an older state when it is opened, and not missed by an older version.
+LATER = """
+CREATE TABLE IF NOT EXISTS activations (  -- which run a rule has: the last one not undone
+    number INTEGER PRIMARY KEY,   -- of the version
+    rule TEXT NOT NULL,
+    run_id TEXT NOT NULL, path TEXT NOT NULL, task TEXT NOT NULL, modalities TEXT NOT NULL,
+    digest TEXT NOT NULL,         -- SHA-256 of what the run answers with
+    since TEXT NOT NULL, actor TEXT NOT NULL, reason TEXT NOT NULL,
+    undone TEXT NOT NULL DEFAULT ''       -- when it was rolled back
+);
+CREATE INDEX IF NOT EXISTS activations_rule ON activations (rule, undone, number);
+
+CREATE TABLE IF NOT EXISTS shadows (      -- candidates that see what the active run sees
+    rule TEXT PRIMARY KEY,
+    run_id TEXT NOT NULL, path TEXT NOT NULL, task TEXT NOT NULL, modalities TEXT NOT NULL,
+    digest TEXT NOT NULL, since TEXT NOT NULL, actor TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS golden_cases ( -- inputs below golden/NAME/exam, without identity
+    rule TEXT NOT NULL, name TEXT NOT NULL, added TEXT NOT NULL, PRIMARY KEY (rule, name)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS run_health (   -- what the last check of a run found
+    run_id TEXT PRIMARY KEY,
+    checked REAL NOT NULL, healthy INTEGER NOT NULL, cases INTEGER NOT NULL, words TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS observations ( -- facts of one study's images and answer
+    number INTEGER PRIMARY KEY,
+    rule TEXT NOT NULL, run_id TEXT NOT NULL, scanner TEXT NOT NULL, site TEXT NOT NULL,
+    at REAL NOT NULL, facts TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS observations_run ON observations (rule, run_id, number);
+
+CREATE TABLE IF NOT EXISTS drift (        -- the last look at each group of a run's studies
+    rule TEXT NOT NULL, run_id TEXT NOT NULL, of TEXT NOT NULL,
+    upto INTEGER NOT NULL,        -- the last observation that was looked at
+    at REAL NOT NULL, found TEXT NOT NULL, PRIMARY KEY (rule, run_id, of)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS reviews (      -- what people said of results; never changed, only added
+    number INTEGER PRIMARY KEY,
+    study_uid TEXT NOT NULL, job INTEGER NOT NULL,
+    object TEXT NOT NULL,         -- SOP Instance UID of the label map, or nothing
+    reader TEXT NOT NULL, name TEXT NOT NULL,     -- the key's
+    decision TEXT NOT NULL,       -- accept, edit, reject
+    reasons TEXT NOT NULL, comment TEXT NOT NULL, -- codes (JSON), and words
+    label TEXT NOT NULL,          -- the right class, of a classifier's answer
+    mask TEXT NOT NULL,           -- file below reviews/, or nothing
+    learn INTEGER NOT NULL,       -- whether to train on it
+    at REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS reviews_study ON reviews (study_uid, number);
+
+CREATE TABLE IF NOT EXISTS learned (      -- what lies below corrections/, to train on
+    place TEXT NOT NULL, name TEXT NOT NULL,      -- folder, and file without its suffix
+    study_uid TEXT NOT NULL, review INTEGER NOT NULL,
+    facts TEXT NOT NULL,          -- JSON: its line of cases.csv
+    PRIMARY KEY (place, name)
 ) WITHOUT ROWID;
 """

@@ -12,11 +12,14 @@ from pathlib import Path
 
 from vesalius.errors import UnavailableError, UsageError
 from vesalius.optional import require
-from vesalius.serving import keys, queue
+from vesalius.serving import keys, memory, queue, results, versions
 from vesalius.serving.audit import Audit
 from vesalius.serving.dimse import Node, NodeSettings, is_loopback
+from vesalius.serving.golden_watch import Checks
 from vesalius.serving.health import Vitals
 from vesalius.serving.intake import Intake
+from vesalius.serving.page.desk import Archive, Desk
+from vesalius.serving.pull import Puller
 from vesalius.serving.push import Pusher, Target
 from vesalius.serving.reconcile import Reconciled, reconcile
 from vesalius.serving.routing import Route
@@ -42,11 +45,14 @@ class Settings:
             for other machines.
         insecure_http: listen to other machines without TLS, since a proxy stands before.
         completeness: when a study is complete.
-        targets: where results are pushed to.
+        targets: where results are pushed to, and studies are pulled from.
         watch: a folder whose files are taken in.
         workers: processes that apply runs.
+        results: what is made of an answer, of `results.KINDS`.
+        worker_memory: bytes that a worker may take for a study, or None.
         reserve: bytes that the disk keeps free.
         largest: bytes of the largest instance.
+        archive: where the page looks for similar cases.
     """
 
     folder: Path
@@ -60,8 +66,11 @@ class Settings:
     targets: Sequence[Target] = ()
     watch: Path | None = None
     workers: int = 1
+    results: Sequence[str] = results.DEFAULT
+    worker_memory: int | None = None
     reserve: int = 256 << 20
     largest: int = 8 << 30
+    archive: Archive | None = None
 
     def __post_init__(self) -> None:
         if self.http is None and self.node is None and self.watch is None:
@@ -117,6 +126,9 @@ class Server:
         self.audit = Audit(state)
         self._stack.callback(lambda: self.audit.write("server", "stop"))
         found = reconcile(state)
+        results.sweep(state)
+        results.remember(state, settings.results)
+        memory.remember(state, settings.worker_memory)
         resumed = queue.recover(state)
         self._report(found, resumed)
         if not keys.any_valid(state):
@@ -124,7 +136,12 @@ class Server:
             self._say(f"The first key, shown this once: {key}")
         intake = Intake(state, reserve=settings.reserve, largest=settings.largest)
         self._stack.callback(intake.close)
-        self.vitals = Vitals(state, intake, found)
+        self.vitals = Vitals(state, intake, found, rules=[route.name for route in settings.routes])
+        for version in versions.settle(state, settings.routes):
+            self._say(f"Rule {version.rule}: {version.run.name}, version {version.number}")
+        checks = Checks(state, [route.name for route in settings.routes])
+        checks.start()
+        self._stack.callback(checks.close)
         names = [target.name for target in settings.targets]
         studies = Studies(state, settings.routes, settings.completeness)
         studies.start()
@@ -134,6 +151,10 @@ class Server:
             pusher = Pusher(state, list(settings.targets), title)
             pusher.start()
             self._stack.callback(pusher.close)
+            if any(target.scheme != "dicom" for target in settings.targets):
+                puller = Puller(intake, settings.targets, self.audit)
+                puller.start()
+                self._stack.callback(puller.close)
         if settings.routes and settings.workers:
             self.supervisor = Supervisor(state, self._main, workers=settings.workers, targets=names)
             self._stack.callback(self.supervisor.close)
@@ -148,7 +169,8 @@ class Server:
             self._stack.callback(node.close)
             self.vitals.associations = lambda: node.associations
             self._say(f"DICOM: {settings.node.title} at {settings.node.host}:{node.port}")
-        self.audit.write("server", "start", runs=sorted({r.run.id for r in settings.routes}))
+        with_now = versions.current(state.connection(), settings.routes)
+        self.audit.write("server", "start", runs=sorted({route.run.id for route in with_now}))
 
     def serve_web(self, ready: Callable[[int], None] = lambda _: None) -> None:
         """Serve the web until the process is told to end; `ready` is told the port."""
@@ -165,9 +187,14 @@ class Server:
                 raise UsageError(f"there is no file '{file}'; give PEM files")
         listening = _listen(host, port)
         scheme = "https" if settings.certificate else "http"
+        secure = bool(settings.certificate) or settings.insecure_http  # then a proxy has the TLS
+        desk = Desk(self.state, self.audit, archive=settings.archive, reserve=settings.reserve)
+        self._stack.callback(desk.close)
         port = listening.getsockname()[1]
         config = uvicorn.Config(
-            application(self.vitals, self.audit),
+            application(
+                self.vitals, self.audit, desk=desk, secure=secure, sources=settings.targets
+            ),
             http=PatientProtocol,
             ws="none",
             lifespan="off",

@@ -25,13 +25,13 @@ _FRESH = ("TrackingUID", "DimensionOrganizationUID")
 _PROCESSING = ("109102", "DCM", "Processing Equipment")
 
 
-def stamped(path: PathLike, *, key: str, number: int, made_by: str) -> Dataset:
+def stamped(path: PathLike, *, key: str, which: str, made_by: str) -> Dataset:
     """Return a written result with its final identifiers.
 
     Args:
         path: of the DICOM file.
         key: of the job.
-        number: of the object among the job's, from 0.
+        which: name of the object among the job's, the same each time.
         made_by: the run, in short words.
     """
     from pydicom import dcmread
@@ -42,7 +42,7 @@ def stamped(path: PathLike, *, key: str, number: int, made_by: str) -> Dataset:
     with warnings.catch_warnings():
         # What was copied from the source stays as it is.
         warnings.simplefilter("ignore")
-        data_set.SOPInstanceUID = made_uid(key, "object", str(number))
+        data_set.SOPInstanceUID = made_uid(key, "object", which)
         data_set.file_meta.MediaStorageSOPInstanceUID = data_set.SOPInstanceUID
         data_set.SeriesInstanceUID = made_uid(key, series)
         made: dict[str, str] = {}
@@ -50,10 +50,10 @@ def stamped(path: PathLike, *, key: str, number: int, made_by: str) -> Dataset:
         def remade(_: Any, element: Any) -> None:
             if element.keyword in _FRESH:
                 old = str(element.value)
-                element.value = made.setdefault(old, made_uid(key, str(number), str(len(made))))
+                element.value = made.setdefault(old, made_uid(key, which, str(len(made))))
 
         data_set.walk(remade)
-        _restamp_tracking(data_set, key, number, made)
+        _restamp_tracking(data_set, key, which, made)
         item, purpose = Dataset(), Dataset()
         purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = _PROCESSING
         item.PurposeOfReferenceCodeSequence = [purpose]
@@ -78,7 +78,7 @@ def encoded(data_set: Dataset) -> bytes:
     return whole[144 + length :]
 
 
-def _restamp_tracking(data_set: Dataset, key: str, number: int, made: dict[str, str]) -> None:
+def _restamp_tracking(data_set: Dataset, key: str, which: str, made: dict[str, str]) -> None:
     """Give the tracking identifiers within a report's content their final values."""
     waiting = list(data_set.get("ContentSequence") or [])
     while waiting:
@@ -87,4 +87,4 @@ def _restamp_tracking(data_set: Dataset, key: str, number: int, made: dict[str, 
         names = item.get("ConceptNameCodeSequence") or []
         if names and names[0].get("CodeValue") == _TRACKING and "UID" in item:
             old = str(item.UID)
-            item.UID = made.setdefault(old, made_uid(key, str(number), str(len(made))))
+            item.UID = made.setdefault(old, made_uid(key, which, str(len(made))))

@@ -25,7 +25,7 @@ from pathlib import Path
 from vesalius.errors import UsageError
 from vesalius.files import fsync_folder
 from vesalius.serving.clock import Clock
-from vesalius.serving.schema import FORMAT, TABLES
+from vesalius.serving.schema import FORMAT, LATER, TABLES
 from vesalius.types import PathLike
 
 DATABASE = "state.sqlite"
@@ -46,6 +46,19 @@ class State:
         self._writing = threading.Lock()
         self._make()
         self.clock = Clock(self.connection())
+
+    @classmethod
+    def existing(cls, folder: PathLike) -> State:
+        """Open a folder that must hold a server's state.
+
+        Raises:
+            UsageError: it holds none.
+        """
+        if not (Path(folder) / DATABASE).is_file():
+            raise UsageError(
+                f"'{folder}' holds no server's state; give the --state of `vesalius serve`"
+            )
+        return cls(folder)
 
     @property
     def instances(self) -> Path:
@@ -125,19 +138,24 @@ class State:
         with self.transaction():
             (found,) = connection.execute("PRAGMA user_version").fetchone()
             if not found:
-                for statement in TABLES.split(";\n"):
-                    if statement.strip():
-                        connection.execute(statement)
+                _make_tables(connection, TABLES)
                 connection.execute(f"PRAGMA user_version = {FORMAT}")
             elif found != FORMAT:
                 raise UsageError(
                     f"the state '{self.folder}' has format {found}, this version of Vesalius "
                     f"writes {FORMAT}; serve it with the version that made it"
                 )
+            _make_tables(connection, LATER)
         for made in (self.instances, self.incoming):
             made.mkdir(exist_ok=True)
         fsync_folder(self.folder)
         fsync_folder(self.folder.parent)
+
+
+def _make_tables(connection: sqlite3.Connection, statements: str) -> None:
+    for statement in statements.split(";\n"):
+        if statement.strip():
+            connection.execute(statement)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

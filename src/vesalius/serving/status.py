@@ -9,11 +9,11 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vesalius.errors import UsageError
 from vesalius.serving import queue
 from vesalius.serving.audit import Audit, Verdict
+from vesalius.serving.overview import Rule, overview
 from vesalius.serving.reconcile import Reconciled, reconcile
-from vesalius.serving.state import DATABASE, State
+from vesalius.serving.state import State
 from vesalius.types import Json, PathLike
 
 _MOST_PROBLEMS = 20
@@ -31,6 +31,7 @@ class Status:
         problems: jobs that were refused or failed, the latest first: number, run or target, reason.
         free_bytes: of the disk.
         audit: whether the audit log is whole.
+        rules: which run each routing rule has, and that run's health.
         files: what a look at every file found; None where none was made.
     """
 
@@ -42,11 +43,14 @@ class Status:
     problems: list[Json]
     free_bytes: int
     audit: Verdict
+    rules: list[Rule]
     files: Reconciled | None = field(default=None)
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is lost, damaged or changed."""
+        """Whether nothing is lost, damaged or changed, and each run reproduces its golden cases."""
+        if any(one.healthy is False for one in self.rules):
+            return False
         lost = self.files is not None and (self.files.missing or self.files.damaged)
         return not lost and not self.audit.broken
 
@@ -61,6 +65,7 @@ class Status:
             "jobs": self.jobs,
             "problems": self.problems,
             "free_bytes": self.free_bytes,
+            "rules": [one.to_json() for one in self.rules],
             "audit": {
                 "lines": self.audit.lines,
                 "broken": self.audit.broken,
@@ -80,6 +85,7 @@ class Status:
             f"instances: {self.instances:,} ({self.bytes / 1e6:,.1f} MB)",
             f"disk left: {self.free_bytes / 1e9:,.1f} GB",
             f"studies: {studies or 'none'}",
+            *(line for one in self.rules for line in one.lines()),
         ]
         for kind, states in sorted(self.jobs.items()):
             counts = ", ".join(f"{count} {name}" for name, count in sorted(states.items()))
@@ -99,45 +105,43 @@ class Status:
         return out
 
 
-def status(folder: PathLike, *, verify: bool = False) -> Status:
+def status(state: PathLike, *, verify: bool = False) -> Status:
     """Look at a state.
 
     Args:
-        folder: of the state.
+        state: folder of a server's state.
         verify: read every file and compare it with its hash; no server may run.
 
     Raises:
         UsageError: the folder holds no state, or a server runs while files are to be verified.
     """
-    root = Path(folder)
-    if not (root / DATABASE).is_file():
-        raise UsageError(f"'{root}' holds no server's state; give the --state of `vesalius serve`")
-    state = State(root)
+    held = State.existing(state)
     try:
         files = None
         if verify:
-            with state.locked():
-                files = reconcile(state, thorough=True)
-        connection = state.connection()
+            with held.locked():
+                files = reconcile(held, thorough=True)
+        connection = held.connection()
         count, size = connection.execute(
             "SELECT count(*), coalesce(sum(size), 0) FROM instances"
         ).fetchone()
         jobs: dict[str, dict[str, int]] = {}
-        for (kind, name), number in queue.depth(state).items():
+        for (kind, name), number in queue.depth(held).items():
             jobs.setdefault(kind, {})[name] = number
         return Status(
-            running=_running(root),
+            running=_running(held.folder),
             instances=count,
             bytes=size,
             studies=dict(connection.execute("SELECT state, count(*) FROM studies GROUP BY 1")),
             jobs=jobs,
-            problems=_problems(state),
-            free_bytes=state.free_bytes(),
-            audit=Audit(state).verify(),
+            problems=_problems(held),
+            free_bytes=held.free_bytes(),
+            audit=Audit(held).verify(),
+            rules=overview(connection),
             files=files,
         )
     finally:
-        state.close()
+        held.close()
 
 
 def _problems(state: State) -> list[Json]:

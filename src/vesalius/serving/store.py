@@ -30,6 +30,7 @@ from vesalius.serving.state import State
 from vesalius.serving.uids import is_uid
 
 RESULT = "result"  # the origin of what the server made itself
+FILE = "file"  # and of images that are no DICOM: their class is empty, their syntax a suffix
 _FOLDER_FILES = 1000
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _COPY = 1 << 20

@@ -18,13 +18,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vesalius.errors import ReadError
-from vesalius.serving import metadata, queue
+from vesalius.serving import metadata, priorities, queue, versions
 from vesalius.serving.routing import Route, Series
 from vesalius.serving.state import State
 from vesalius.serving.store import RESULT
 
 _LOG = logging.getLogger(__name__)
 WITHDRAWN = "more of the study came; its answer replaces this one"
+REPLACED = "the rule has another run by now, which answers instead"
 
 _DUE = (
     "SELECT study_uid FROM studies WHERE state = 'receiving' "
@@ -99,44 +100,63 @@ class Studies:
                 (study_uid,),
             )
         ]
-        for route in self._routes:
+        for route in versions.current(connection, self._routes):
             taken = [one.uid for one in series if route.takes(one)]
             inputs = _inputs(connection, study_uid, taken)
             if inputs:
-                self._ask(connection, study_uid, route, taken, inputs, now)
+                ask(connection, study_uid, route, taken, inputs, now)
 
-    def _ask(
-        self,
-        connection: sqlite3.Connection,
-        study_uid: str,
-        route: Route,
-        series: Sequence[str],
-        inputs: Sequence[str],
-        now: float,
-    ) -> None:
-        run = route.run
-        parts = ("predict", study_uid, run.id, *sorted(inputs))
-        key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+def ask(
+    connection: sqlite3.Connection,
+    study_uid: str,
+    route: Route,
+    series: Sequence[str],
+    inputs: Sequence[str],
+    now: float,
+) -> None:
+    """Queue the work of a rule's run on a study, within the caller's transaction.
+
+    What the rule asked before of the same study, and nobody began to answer, is withdrawn.
+
+    Args:
+        connection: within a transaction.
+        study_uid: of the study.
+        route: the rule, with the run that it has now.
+        series: UIDs of the series that it takes.
+        inputs: content hashes of their instances.
+        now: of the state's clock.
+    """
+    run = route.run
+    parts = ("predict", study_uid, run.id, *sorted(inputs))
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    connection.execute(
+        "UPDATE jobs SET state = 'refused', finished = ?, reason = ? WHERE study_uid = ? "
+        "AND kind = 'predict' AND state = 'ready' AND key != ? "
+        "AND coalesce(json_extract(subject, '$.rule'), ?) = ?",
+        (now, WITHDRAWN, study_uid, key, route.name, route.name),
+    )
+    added = queue.add(
+        connection,
+        kind="predict",
+        key=key,
+        study_uid=study_uid,
+        subject={
+            "rule": route.name,
+            "run": str(run.path),
+            "run_id": run.id,
+            "task": run.task,
+            "series": list(series),
+            "inputs": sorted(inputs),
+        },
+        now=now,
+        priority=max(route.priority, priorities.of(connection, study_uid)),
+    )
+    if not added:  # asked before; withdrawn meanwhile for another run, it counts again
         connection.execute(
-            "UPDATE jobs SET state = 'refused', finished = ?, reason = ? WHERE study_uid = ? "
-            "AND kind = 'predict' AND state = 'ready' AND key != ? "
-            "AND json_extract(subject, '$.run_id') = ?",
-            (now, WITHDRAWN, study_uid, key, run.id),
-        )
-        queue.add(
-            connection,
-            kind="predict",
-            key=key,
-            study_uid=study_uid,
-            subject={
-                "run": str(run.path),
-                "run_id": run.id,
-                "task": run.task,
-                "series": list(series),
-                "inputs": sorted(inputs),
-            },
-            now=now,
-            priority=route.priority,
+            "UPDATE jobs SET state = 'ready', attempts = 0, not_before = 0, finished = NULL, "
+            "reason = '' WHERE key = ? AND state = 'refused' AND reason IN (?, ?)",
+            (key, WITHDRAWN, REPLACED),
         )
 
 

@@ -1,30 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP application: /health, /metrics, /dicom-web, /api, and /docs without scripts."""
+"""The HTTP application: the page, /health, /metrics, /dicom-web, /api, /docs without scripts."""
 
 from __future__ import annotations
 
 import html
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
-from vesalius.serving import api, dicomweb
+from vesalius.serving import (
+    api,
+    dicomweb,
+    pull_api,
+    rendered_api,
+    results_api,
+    trust_api,
+    upload_api,
+)
 from vesalius.serving.access import Access
 from vesalius.serving.audit import Audit
 from vesalius.serving.guard import Bounds, Guard, TooLarge, TooSlow
 from vesalius.serving.health import Vitals
+from vesalius.serving.page import api as page_api
+from vesalius.serving.page import site
+from vesalius.serving.page.desk import Desk
+from vesalius.serving.page.sessions import Sessions
+from vesalius.serving.push import Target
 from vesalius.types import Json
 from vesalius.version import __version__
 
 _LOG = logging.getLogger(__name__)
 
 
-def application(vitals: Vitals, audit: Audit, bounds: Bounds | None = None) -> Guard:
-    """Return the application of a server."""
+def application(
+    vitals: Vitals,
+    audit: Audit,
+    bounds: Bounds | None = None,
+    *,
+    desk: Desk | None = None,
+    secure: bool = False,
+    sources: Sequence[Target] = (),
+) -> Guard:
+    """Return the application of a server.
+
+    Args:
+        vitals: with its state and intake.
+        audit: its log.
+        bounds: of one request.
+        desk: what the page works with.
+        secure: browsers come by TLS alone.
+        sources: PACS that studies may be pulled from.
+    """
     state, intake = vitals.state, vitals.intake
-    access = Access(state, audit)
+    sessions = Sessions(state, secure=secure)
+    access = Access(state, audit, sessions)
     app = FastAPI(title="Vesalius", version=__version__, docs_url=None, redoc_url=None,
                   openapi_url=None)  # fmt: skip
     read = Depends(access.needs("read"))
@@ -47,7 +79,14 @@ def application(vitals: Vitals, audit: Audit, bounds: Bounds | None = None) -> G
         return HTMLResponse(_page(app.openapi()))
 
     app.include_router(dicomweb.routes(state, intake, access, audit))
+    app.include_router(rendered_api.routes(state, access, audit))
+    app.include_router(results_api.routes(state, access, audit))
+    app.include_router(upload_api.routes(intake, access, audit))
+    app.include_router(pull_api.routes(state, sources, access, audit))
     app.include_router(api.routes(state, access, audit))
+    app.include_router(trust_api.routes(state, access, audit))
+    app.include_router(page_api.routes(state, access, audit, sessions, desk or Desk(state, audit)))
+    app.include_router(site.routes())
 
     @app.exception_handler(TooLarge)
     async def too_large(_: Request, __: TooLarge) -> JSONResponse:

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from vesalius.errors import BudgetError, DataError, UsageError
-from vesalius.serving import queue
+from vesalius.errors import BudgetError, DataError, RunError, UsageError
+from vesalius.serving import drift_keeping, drift_watch, golden_watch, queue, results, shadow
+from vesalius.serving.drift_facts import Facts
 from vesalius.serving.queue import Job, LeaseLost
 from vesalius.serving.stamp import encoded, stamped
 from vesalius.serving.state import State
-from vesalius.serving.store import RESULT, Arrival, Incoming, commit, path_of
+from vesalius.serving.store import FILE, RESULT, Arrival, Incoming, commit, path_of
 from vesalius.types import Json
 
 if TYPE_CHECKING:
@@ -36,10 +37,17 @@ _IDLE_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a run said of one exam: its DICOM objects, and all of it as JSON without paths."""
+    """What a run said of one exam.
+
+    Attributes:
+        objects: DICOM files; their names tell them from each other, the same each time.
+        answer: all of it as JSON, without paths.
+        files: other results.
+    """
 
     objects: Sequence[Path]
     answer: Json
+    files: Sequence[Path] = ()
 
 
 class Predict(Protocol):
@@ -48,8 +56,11 @@ class Predict(Protocol):
     A `DataError` says that the exam cannot serve, with the reason; trying again is useless.
     """
 
-    def __call__(self, run: Path, exam: Path, out: Path) -> Answered:
-        """Answer for the DICOM files in the folder `exam`; write below the folder `out`."""
+    def __call__(self, run: Path, exam: Path, out: Path, *, modality: str = "") -> Answered:
+        """Answer for the files in the folder `exam`; write below the folder `out`.
+
+        `modality` is that of images that do not state theirs.
+        """
 
 
 def work(
@@ -59,6 +70,8 @@ def work(
     targets: Sequence[str] = (),
     stop: Callable[[], bool] = lambda: False,
     wait: Callable[[float], object],
+    before: Sequence[Callable[[State], bool]] = (),
+    after: Sequence[Callable[[State], bool]] = (),
 ) -> None:
     """Do jobs until `stop` says so.
 
@@ -68,21 +81,64 @@ def work(
         targets: names of what results are pushed to.
         stop: is asked between jobs.
         wait: is called with seconds when there is nothing to do.
+        before, after: other kinds of work, more and less urgent than studies; each does one job
+            and says whether there was one.
     """
+
+    def study(state: State) -> bool:
+        return work_once(state, predict, targets=targets)
+
     while not stop():
-        if not work_once(state, predict, targets=targets):
+        if not any(kind(state) for kind in (*before, study, *after)):
             wait(_IDLE_SECONDS)
 
 
 def work_once(state: State, predict: Predict, *, targets: Sequence[str] = ()) -> bool:
-    """Do one job; False where there is none."""
-    job = queue.lease(state, "predict", owner=str(os.getpid()))
+    """Apply a run to one study; False where there is none."""
+    seen: list[tuple[Job, Facts]] = []
+
+    def do(job: Job, folder: Path) -> None:
+        exam = folder / "exam"
+        exam.mkdir(parents=True)
+        lay_out(state, job.subject["inputs"], exam)
+        facts = drift_keeping.of_images(state, exam)
+        try:
+            _answer(state, job, predict, folder, targets, facts)
+        except RunError as error:  # no fault of the study, which waits where the run is damaged
+            golden_watch.ask(state, str(job.subject.get("rule", "")))
+            raise RuntimeError("the run cannot be loaded") from error
+        except (DataError, UsageError):
+            with state.transaction() as connection:
+                drift_watch.keep(connection, job.subject, facts.refused(), state.clock.now())
+            seen.append((job, facts))
+            raise
+        seen.append((job, facts))
+
+    did = once(state, "predict", do)
+    for job, facts in seen:
+        drift_keeping.look(state, job, facts)
+    return did
+
+
+def once(state: State, kind: str, do: Callable[[Job, Path], Json | None]) -> bool:
+    """Do one job of a kind; False where there is none.
+
+    Args:
+        state: the state.
+        kind: of the queue.
+        do: does the job, in a folder that it may make and that is removed afterwards. What it
+            returns is the job's answer; None: it has ended the job itself.
+    """
+    job = queue.lease(state, kind, owner=str(os.getpid()))
     if job is None:
         return False
     folder = state.folder / "work" / f"{job.id}-{job.lease}"
     try:
         with _kept(state, job):
-            _answer(state, job, predict, folder, targets)
+            answer = do(job, folder)
+        if answer is not None:
+            with state.transaction() as connection:
+                queue.finish(connection, job, now=state.clock.now(), answer=answer)
     except LeaseLost:
         _LOG.warning("job %d went to another worker", job.id)
     except (DataError, UsageError) as error:
@@ -97,20 +153,33 @@ def work_once(state: State, predict: Predict, *, targets: Sequence[str] = ()) ->
     return True
 
 
-def _answer(state: State, job: Job, predict: Predict, folder: Path, targets: Sequence[str]) -> None:
-    exam, out = folder / "exam", folder / "out"
-    exam.mkdir(parents=True)
+def _answer(
+    state: State,
+    job: Job,
+    predict: Predict,
+    folder: Path,
+    targets: Sequence[str],
+    facts: Facts,
+) -> None:
+    out = folder / "out"
     out.mkdir()
-    _lay_out(state, job.subject["inputs"], exam)
-    found = predict(Path(job.subject["run"]), exam, out)
+    stated = stated_modality(state, job)
+    more = {"modality": stated} if stated else {}
+    found = predict(Path(job.subject["run"]), folder / "exam", out, **more)
     key = _key(state, job)
     run = f"{job.subject['task']} run {job.subject['run_id']}"
-    arrivals = [_arrive(state, path, key, number, run) for number, path in enumerate(found.objects)]
+    arrivals = [_arrive(state, path, key, run) for path in found.objects]
+    kept = [results.keep(state, path) for path in found.files]
+    seen = drift_keeping.with_answer(facts, found.answer)
 
     def done(connection: sqlite3.Connection) -> None:
         now = state.clock.now()
         answer = {**found.answer, "objects": [one.attributes.sop_uid for one in arrivals]}
+        if kept:
+            answer["files"] = kept
         queue.finish(connection, job, now=now, answer=answer)
+        shadow.ask(connection, job, now)
+        drift_watch.keep(connection, job.subject, seen, now)
         for one in arrivals:
             for target in targets:
                 queue.add(
@@ -125,23 +194,38 @@ def _answer(state: State, job: Job, predict: Predict, folder: Path, targets: Seq
     commit(state, arrivals, also=done)
 
 
-def _lay_out(state: State, inputs: Sequence[str], exam: Path) -> None:
-    """Show the inputs as files that are named by series and instance number, for messages."""
+def lay_out(state: State, inputs: Sequence[str], exam: Path) -> None:
+    """Show the inputs as files that are named by series and instance number, for messages.
+
+    An image that is no DICOM has the suffix of its format.
+    """
     for sha256 in inputs:
         row = state.connection().execute(
-            "SELECT i.folder, i.number, s.number FROM instances i JOIN series s "
+            "SELECT i.folder, i.number, s.number, i.origin, i.transfer_syntax "
+            "FROM instances i JOIN series s "
             "USING (study_uid, series_uid) WHERE i.sha256 = ?",
             (sha256,),
         ).fetchone()  # fmt: skip
         if row is None:
             raise DataError("an instance of the study is gone from the state")
-        folder, number, series = row
-        name = f"series-{series or 0}-instance-{number or 0}-{sha256[:8]}.dcm"
+        folder, number, series, origin, syntax = row
+        suffix = syntax if origin == FILE else "dcm"
+        name = f"series-{series or 0}-instance-{number or 0}-{sha256[:8]}.{suffix}"
         os.symlink(path_of(state, folder, sha256).resolve(), exam / name)
 
 
-def _arrive(state: State, path: Path, key: str, number: int, run: str) -> Arrival:
-    data_set = stamped(path, key=key, number=number, made_by=run)
+def stated_modality(state: State, job: Job) -> str:
+    """Return what a sender said of images that do not say it themselves; of DICOM, nothing."""
+    rows = state.connection().execute(
+        "SELECT DISTINCT s.modality FROM instances i JOIN series s USING (study_uid, series_uid) "
+        "WHERE i.study_uid = ? AND i.origin = ?",
+        (job.study_uid, FILE),
+    ).fetchall()  # fmt: skip
+    return str(rows[0][0]) if len(rows) == 1 else ""
+
+
+def _arrive(state: State, path: Path, key: str, run: str) -> Arrival:
+    data_set = stamped(path, key=key, which=path.stem, made_by=run)
     incoming = Incoming(
         state,
         sop_class=str(data_set.SOPClassUID),

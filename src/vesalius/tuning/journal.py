@@ -23,7 +23,7 @@ FILE = "journal.jsonl"
 
 
 class Journal:
-    """An open journal that this process alone writes to."""
+    """See `protocol.EventLog`; a file."""
 
     def __init__(self, path: Path) -> None:
         """Open or begin a journal, and cut off a torn last line.
@@ -53,11 +53,7 @@ class Journal:
             raise
 
     def append(self, event: str, **values: object) -> None:
-        """Write one event; when this returns it is on disk.
-
-        Raises:
-            OSError: the disk is full. What stood in the journal before stays whole.
-        """
+        """See `EventLog.append`."""
         held = {"event": event, **values}
         line = _line(held)
         end = os.fstat(self._handle).st_size
@@ -72,7 +68,7 @@ class Journal:
         self.events.append(json.loads(line[9:]))
 
     def close(self) -> None:
-        """Let other processes write."""
+        """See `EventLog.close`."""
         os.close(self._handle)
 
     def __enter__(self) -> Self:
@@ -93,9 +89,23 @@ def read_journal(path: Path) -> list[Json]:
     return _read(path)[0]
 
 
+def text_of(event: Json) -> tuple[str, int]:
+    """Return an event as text, and the text's CRC-32."""
+    text = json.dumps(event, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text, zlib.crc32(text.encode())
+
+
+def event_of(text: str, checksum: int) -> Json | None:
+    """Return what `text_of` wrote down, None where it was damaged since."""
+    if zlib.crc32(text.encode()) != checksum:
+        return None
+    held: Json = json.loads(text)
+    return held
+
+
 def _line(event: Json) -> bytes:
-    text = json.dumps(event, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
+    text, checksum = text_of(event)
+    return b"%08x %s\n" % (checksum, text.encode())
 
 
 def _read(path: Path) -> tuple[list[Json], int]:

@@ -15,14 +15,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vesalius.errors import BudgetError, RunError
-from vesalius.tuning.journal import Journal
-from vesalius.tuning.local import finished_before
-from vesalius.tuning.protocol import Executor, Job, Outcome, Tuner
+from vesalius.tuning.process import finished_before
+from vesalius.tuning.protocol import EventLog, Executor, Job, Outcome, Tuner
 from vesalius.tuning.trial import Objective, Trial
 from vesalius.types import Json
 
 _WAIT = 0.5  # seconds between looks at the clock
-_ATTEMPTS = 3  # of a trial whose process is killed
+ATTEMPTS = 3  # of a trial whose process is killed
 _HOPELESS = 6  # trials that all came to nothing, after which a search ends
 
 
@@ -54,17 +53,20 @@ class Loop:
         smaller: parameters -> parameters that take less memory, None where there are none.
         like: parameters -> a text that is equal where trials take about as long.
         changed: called with all trials and the number of the one that changed.
+        reserve: called with all trials whenever one ended; seconds of the time given that are
+            to be left over.
         trials: known so far.
     """
 
     tuner: Tuner
     executor: Executor
-    journal: Journal
+    journal: EventLog
     objectives: Sequence[Objective]
     job: Callable[[Trial], Job]
     smaller: Callable[[Json], Json | None]
     like: Callable[[Json], str] = lambda _: ""
     changed: Callable[[Sequence[Trial], int], None] = lambda _, __: None
+    reserve: Callable[[Sequence[Trial]], float] = lambda _: 0.0
     trials: list[Trial] = field(default_factory=list)
     _submitted: set[int] = field(default_factory=set)
     _before: float = 0.0  # seconds of earlier sessions
@@ -76,7 +78,8 @@ class Loop:
         """Search until the time is over, or nothing is left to try; return all trials.
 
         Args:
-            seconds: of wall time from now; what runs at their end is ended.
+            seconds: of wall time from now, what is reserved included; what runs at their end is
+                ended.
             most: trials, those of earlier sessions included.
             started: `time.monotonic()` from when on time counts as used; default now.
 
@@ -88,8 +91,9 @@ class Loop:
         self._before = seconds_used(self.journal.events)
         try:
             self._take_over(go_on=seconds > 0)
+            kept = self.reserve(self.trials)
             while True:
-                left = end - time.monotonic()
+                left = end - kept - time.monotonic()
                 if left > 0:
                     self._begin_more(left, most)
                 else:
@@ -97,7 +101,8 @@ class Loop:
                 if not self._running():
                     return self.trials
                 for outcome in self.executor.poll(min(_WAIT, max(0.02, left))):
-                    self._end(outcome, left=end - time.monotonic())
+                    self._end(outcome, left=end - kept - time.monotonic())
+                    kept = self.reserve(self.trials)
                 self._refuse_hopeless()
         finally:
             self.executor.close()
@@ -162,7 +167,7 @@ class Loop:
                 return
             facts = {**trial.facts, "smaller": smaller}
             self._write(replace(trial, facts=facts, attempts=trial.attempts + 1))
-        elif outcome.ending == "killed" and trial.attempts < _ATTEMPTS and left > 0:
+        elif outcome.ending == "killed" and trial.attempts < ATTEMPTS and left > 0:
             self._write(replace(trial, attempts=trial.attempts + 1))
         elif outcome.ending == "cancelled":
             self._write(replace(trial, state="late", why=outcome.reason))

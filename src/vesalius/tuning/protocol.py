@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from vesalius.tuning.trial import Trial
 from vesalius.types import Json
@@ -78,6 +78,32 @@ class Outcome:
     result: Any
     seconds: float
     reason: str = ""
+
+
+class EventLog(Protocol):
+    """The journal of a search, which this process alone writes to as long as it is open.
+
+    What a search knows is what its journal says. An event is JSON with a name.
+    """
+
+    events: list[Json]  # all of them, in order
+
+    def append(self, event: str, **values: object) -> None:
+        """Write one event; when this returns it is on disk, and in `events`.
+
+        Raises:
+            OSError: the disk is full. UnavailableError: the server is gone. UsageError: another
+                process wrote meanwhile. What stood in the journal before stays whole.
+        """
+
+    def close(self) -> None:
+        """Let other processes write."""
+
+    def __enter__(self) -> Self:
+        """Return the journal."""
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
 
 
 class Executor(Protocol):

@@ -19,7 +19,7 @@ def test_patients_stay_in_one_fold_and_classes_are_spread() -> None:
     assert np.bincount(folds).tolist() == [20] * 5
 
 
-def test_the_second_wins_if_better_at_all_and_a_richer_one_only_beyond_two_standard_errors() -> None:
+def test_the_second_wins_if_better_and_a_richer_one_only_beyond_two_standard_errors() -> None:
     noise = np.random.default_rng(0).normal(0, 1, 100)
     noise -= noise.mean()
     error = noise.std(ddof=1) / 10

@@ -12,24 +12,27 @@ from typing import TYPE_CHECKING
 
 from vesalius.errors import DataError, UsageError
 from vesalius.files import write_atomically, write_json, write_text
+from vesalius.flows.predicting.beside import classified, study_of
+from vesalius.flows.predicting.loaded import model_of
+from vesalius.flows.predicting.maker import maker_of
 from vesalius.flows.predicting.prediction import Prediction
+from vesalius.flows.predicting.wanted import FHIR, KEY_IMAGES, REPORT, Wanted
 from vesalius.types import Json
 
 if TYPE_CHECKING:
     from vesalius.io.limits import Limits
+    from vesalius.io.maker import Maker
     from vesalius.tasks.classify.batch import Image
     from vesalius.tasks.classify.predict import Answer, Classifier
     from vesalius.tasks.run import Run
     from vesalius.volume import Volume
-
-REPORT = "dicom-sr"
 
 
 def classify_exam(
     run: Run,
     exam: Path,
     folder: Path,
-    wanted: str,
+    wanted: Wanted,
     *,
     modality: str,
     explained: bool,
@@ -39,13 +42,9 @@ def classify_exam(
     from vesalius.flows.patient_images import patient_images
     from vesalius.tasks.classify.predict import Classifier
 
-    if wanted not in ("auto", "json", REPORT):
-        raise UsageError(
-            f"the answer of a classifier is written as auto, json or {REPORT}, not as '{wanted}'"
-        )
     if not exam.exists():
         raise UsageError(f"the exam '{exam}' does not exist; give a file, a folder or a zip")
-    classifier = Classifier.load(run)
+    classifier = model_of(run, Classifier.load)
     notes: list[str] = []
     images, volumes, listed = [], [], []
     for number, (volume, _) in enumerate(patient_images(exam, notes, limits), 1):
@@ -62,8 +61,9 @@ def classify_exam(
             notes.append(f"image {number} left out: {entry['why']}")
     if not images:
         raise DataError(f"no image of the exam can be classified: {'; '.join(notes) or 'none'}")
-    reported = wanted == REPORT or (wanted == "auto" and all(_is_dicom(v) for v in volumes))
-    if wanted == REPORT and not all(_is_dicom(v) for v in volumes):
+    form = wanted.first
+    reported = form == REPORT or (form == "auto" and all(_is_dicom(v) for v in volumes))
+    if form == REPORT and not all(_is_dicom(v) for v in volumes):
         raise UsageError(
             f"format '{REPORT}' refers to the DICOM files of the exam, and some of its images are "
             "none (of a zip: unpack it); choose auto or json"
@@ -82,9 +82,12 @@ def classify_exam(
         try:
             files.append(_report(run, answer, found, volumes, folder / "report.dcm"))
         except DataError as error:
-            if wanted == REPORT:
+            if form == REPORT:
                 raise
             notes.append(f"no DICOM report: {getattr(error, 'reason', error)}")
+    made, left_out = _beside(wanted, run, found, volumes, folder)
+    files += made
+    notes += left_out
     path = folder / "prediction.json"
     found["images"] = listed
     record = {"run": run.id, "task": "classify", **found}
@@ -102,7 +105,10 @@ def classify_exam(
 
 def _clear(folder: Path) -> None:
     """Remove what an earlier answer left in the folder, so that two exams are never mixed."""
-    for pattern in ("prediction.json", "prediction.csv", "report.dcm", "explain-*.jpg"):
+    for pattern in (
+        "prediction.json", "prediction.csv", "report.dcm", "report.fhir.json", "key-image-1.dcm",
+        "explain-*.jpg",
+    ):  # fmt: skip
         for path in folder.glob(pattern):
             path.unlink()
 
@@ -158,12 +164,48 @@ def _explain(
     return paths
 
 
+def _beside(
+    wanted: Wanted, run: Run, found: Json, volumes: list[Volume], folder: Path
+) -> tuple[list[Path], list[str]]:
+    """Write what is asked for beside the answer; return the files, and what cannot be made."""
+    maker, files, notes = maker_of(run), [], []
+    sources = [[Path(file) for file in volume.source.files] for volume in volumes]
+    for name in wanted.beside:
+        try:
+            if name == FHIR:
+                said = classified(found, study_of(volumes[0], sources[0]), maker)
+                files.append(write_json(folder / "report.fhir.json", said))
+            elif name == KEY_IMAGES:
+                files.append(_key_image(found, volumes[0], sources[0], maker, folder))
+        except DataError as error:
+            notes.append(f"no {name}: {getattr(error, 'reason', error)}")
+    return files, notes
+
+
+def _key_image(
+    found: Json, volume: Volume, sources: list[Path], maker: Maker, folder: Path
+) -> Path:
+    from vesalius.io.dicom.key_images import write_key_image
+
+    if not _is_dicom(volume):
+        raise DataError("it refers to DICOM files, and the first image is none")
+    ranked = sorted(found["probabilities"].items(), key=lambda item: -item[1])
+    words = [f"{found['target']}: {name} {value:.3f}" for name, value in ranked[:3]]
+    if found["abstained"]:
+        words = [f"{found['target']}: abstained, {found['abstained']}"]
+    elif found.get("value") is not None:
+        words = [f"{found['target']}: {found['value']:.4g}"]
+    path = folder / "key-image-1.dcm"
+    return write_key_image(path, source_files=sources, maker=maker, words=words)
+
+
 def _is_dicom(volume: Volume) -> bool:
     return volume.source.format == "dicom"
 
 
 def _report(run: Run, answer: Answer, found: Json, volumes: list[Volume], path: Path) -> Path:
     """Write the answer as a DICOM structured report that refers to the exam's files."""
+    from vesalius.io.dicom.derived import sign
     from vesalius.io.dicom.measurement_report import write_measurement_report
     from vesalius.version import __version__
 
@@ -182,7 +224,7 @@ def _report(run: Run, answer: Answer, found: Json, volumes: list[Volume], path: 
     reasons = [answer.abstained, answer.reason]
     if answer.called:
         reasons.append(f"by the operating point: {answer.called}")
-    return write_measurement_report(
+    write_measurement_report(
         path,
         source_files=sorted(files),
         finding=found["target"],
@@ -195,3 +237,4 @@ def _report(run: Run, answer: Answer, found: Json, volumes: list[Volume], path: 
         run_id=run.id,
         values=values if not answer.abstained else None,
     )
+    return sign(path, maker_of(run))

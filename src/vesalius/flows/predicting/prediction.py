@@ -86,7 +86,7 @@ class Prediction:
             out.append(f"{path}: {sizes}")
         if self.task == "classify":
             out += self._answer_lines()
-            out += [f"written: {path}" for path in self.files]
+        out += [f"written: {path}" for path in self.files[len(self.volumes_ml) :]]
         return [*out, *(f"preview: {path}" for path in self.previews), *self.notes]
 
     def _answer_lines(self) -> list[str]:

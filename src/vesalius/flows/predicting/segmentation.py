@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING
 
 from vesalius.errors import DataError, UsageError, did_you_mean
 from vesalius.files import write_atomically, write_json
+from vesalius.flows.predicting.beside import Facts, make_beside
 from vesalius.flows.predicting.geometry_proof import prove
 from vesalius.flows.predicting.in_order import in_order
-from vesalius.flows.predicting.prediction import FORMATS, Prediction
+from vesalius.flows.predicting.label_maps import DICOM_OBJECTS, write_label_map
+from vesalius.flows.predicting.loaded import model_of
+from vesalius.flows.predicting.maker import maker_of
+from vesalius.flows.predicting.prediction import Prediction
+from vesalius.flows.predicting.wanted import Wanted
 
 if TYPE_CHECKING:
+    from vesalius.io.maker import Maker
     from vesalius.tasks.run import Run
     from vesalius.tasks.segment.quality import Quality
     from vesalius.types import Json
     from vesalius.volume import LabelMap, Volume
 
-
-DICOM_OBJECTS = ("dicom-seg", "dicom-labelmap", "rtstruct")
 _MOST_WORKERS = 8
 
 
@@ -40,6 +44,7 @@ class _Answer:
     """What was written of one image, and what is said of it."""
 
     file: Path
+    beside: Sequence[Path]
     preview: Path
     proof: Json
     volumes_ml: Mapping[str, float]
@@ -51,7 +56,7 @@ def segment_exam(
     run: Run,
     images: Iterable[tuple[str, Volume]],
     folder: Path,
-    wanted: str,
+    wanted: Wanted,
     *,
     notes: list[str],
     keep_names: bool = False,
@@ -67,7 +72,7 @@ def segment_exam(
         run: a segmenter's.
         images: of `exam_images`.
         folder: for the results.
-        wanted: format of label maps.
+        wanted: format of label maps, and what is made beside them.
         notes: what is left out of `images`, while they are taken.
         keep_names: name results as `images` does.
         memory: bytes that sums may take, of all images that are worked on at a time.
@@ -82,14 +87,14 @@ def segment_exam(
     from vesalius.tasks.segment.scoring import load_quality
     from vesalius.tasks.segment.slide import quarter_of
 
-    segmenter, quality = Segmenter.load(run), load_quality(run)
+    segmenter, quality, maker = model_of(run, Segmenter.load), load_quality(run), maker_of(run)
     if everywhere:
         segmenter = segmenter.everywhere()
     workers = _workers(run)
     room = (memory or quarter_of(segmenter.fabric.device)) // workers
     seen = set(run.plan["fingerprint"]["modalities"])
     _refuse_unknown(channels, run.decisions)
-    if wanted == "dicom-labelmap" and run.decisions.get("regions", False):
+    if "dicom-labelmap" in (wanted.first, *wanted.beside) and run.decisions.get("regions", False):
         raise UsageError(
             "a DICOM label map holds one structure a voxel, and the run's structures overlap; "
             "choose dicom-seg"
@@ -117,7 +122,7 @@ def segment_exam(
             return f"image {item.number} left out: {error}"
         sure = dict(zip(run.decisions["labels"], doubt.expected_dice().tolist(), strict=True))
         missing = missing_names(item.volume, run.decisions)
-        return _written(found, item, folder, wanted, sure, quality, missing)
+        return _written(found, item, folder, wanted, maker, sure, quality, missing)
 
     answers: list[_Answer] = []
     remarks: list[str] = []
@@ -130,6 +135,7 @@ def segment_exam(
     notes = [*notes, *remarks]
     if not answers:
         raise DataError(f"no image of the exam can be segmented: {'; '.join(notes) or 'none'}")
+    files = [one.file for one in answers] + [file for one in answers for file in one.beside]
     write_json(
         folder / "prediction.json",
         {
@@ -137,13 +143,13 @@ def segment_exam(
             "volumes_ml": [one.volumes_ml for one in answers],
             "expected_dice": [one.expected_dice for one in answers],
             "geometry": [one.proof for one in answers],
-            "files": [str(one.file.relative_to(folder)) for one in answers],
+            "files": [str(file.relative_to(folder)) for file in files],
             "notes": notes,
         },
     )
     return Prediction(
         "segment",
-        tuple(one.file for one in answers),
+        tuple(files),
         tuple(one.preview for one in answers),
         {},
         tuple(one.volumes_ml for one in answers),
@@ -169,7 +175,8 @@ def _written(
     found: LabelMap,
     item: _Item,
     folder: Path,
-    wanted: str,
+    wanted: Wanted,
+    maker: Maker,
     sure: Mapping[str, float],
     quality: Sequence[Quality],
     missing: Sequence[str],
@@ -180,33 +187,43 @@ def _written(
         found: the label map.
         item: the image.
         folder: for the results.
-        wanted: format.
+        wanted: format, and what is made beside.
+        maker: the run.
         sure: what the network expects of itself, for each structure.
         quality: each structure's line.
         missing: channels that the image lacks.
     """
     volume = item.volume
     remarks = [f"image {item.number}: the channel '{name}' is missing" for name in missing]
-    form = _form(volume, wanted)
+    form = _form(volume, wanted.first)
     if not found.data.any() and form in DICOM_OBJECTS:
         remarks.append(
             f"image {item.number}: nothing was found, which no {form} can say; see NIfTI"
         )
         form = "nifti"
-    file = _write(found, volume, folder / (item.name or f"segmentation-{item.number}"), form)
+    stem = folder / (item.name or f"segmentation-{item.number}")
+    file = write_label_map(found, volume, stem, form, maker)
     lines = dict(zip(sure, quality, strict=True))
     reasons = [lines[n].doubts(n, value) for n, value in sure.items()]
     remarks += [f"image {item.number}, review: {reason}" for reason in reasons if reason]
     milliliters = float(abs(_determinant(volume))) / 1000
-    return _Answer(
-        file=file,
-        proof=prove(file, found, volume, form),
-        preview=_preview(found, volume, folder / f"{item.name or f'preview-{item.number}'}.jpg"),
+    facts = Facts(
+        number=item.number,
         volumes_ml={
             n: float((found.data == v).sum()) * milliliters for v, n in found.names.items()
         },
         expected_dice={n: lines[n].predict(value) for n, value in sure.items()},
-        remarks=remarks,
+        remarks=list(remarks),
+    )
+    beside, left_out = make_beside(wanted.beside, found, volume, folder, maker, facts)
+    return _Answer(
+        file=file,
+        beside=beside,
+        proof=prove(file, found, volume, form),
+        preview=_preview(found, volume, folder / f"{item.name or f'preview-{item.number}'}.jpg"),
+        volumes_ml=facts.volumes_ml,
+        expected_dice=facts.expected_dice,
+        remarks=[*remarks, *left_out],
     )
 
 
@@ -234,18 +251,6 @@ def _form(volume: Volume, wanted: str) -> str:
             f"'{volume.source.format}'; unpack a zip, or choose nifti, nrrd or minc"
         )
     return wanted
-
-
-def _write(found: LabelMap, volume: Volume, stem: Path, form: str) -> Path:
-    from vesalius import io
-
-    path = stem.with_name(stem.name + FORMATS[form])
-    files = volume.source.files
-    if form == "dicom-labelmap":
-        return io.write(found, path, format="dicom-seg", source_files=files, kind="LABELMAP")
-    if form in DICOM_OBJECTS:
-        return io.write(found, path, format=form, source_files=files)
-    return io.write(found, path, format=form)
 
 
 def _preview(found: LabelMap, volume: Volume, path: Path) -> Path:

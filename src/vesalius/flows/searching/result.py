@@ -10,8 +10,6 @@ from typing import Self
 
 from vesalius.errors import RunError
 from vesalius.files import read_json
-from vesalius.tuning.journal import FILE as JOURNAL
-from vesalius.tuning.journal import read_journal
 from vesalius.tuning.loop import seconds_used, trials_of
 from vesalius.tuning.pareto import front
 from vesalius.tuning.trial import Objective, Trial, excess, rank
@@ -48,12 +46,14 @@ class SearchResult:
 
         Raises:
             RunError: it is none, or its journal is damaged.
+            UnavailableError: its journal is in a database that does not answer.
         """
+        from vesalius.flows.searching.machines import read_events
         from vesalius.flows.searching.request import read_search
 
         folder = Path(path)
         setting = read_search(folder)
-        events = read_journal(folder / JOURNAL)
+        events = read_events(folder)
         done = folder / CONFIRMED
         page = folder / "report.html"
         return cls(

@@ -4,40 +4,29 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vesalius.errors import BudgetError, RunError, UsageError
-from vesalius.files import write_json
+from vesalius.flows.searching.artifacts import Artifacts, InFolder, artifacts_of
+from vesalius.flows.searching.ending import finish, seconds_needed
+from vesalius.flows.searching.machines import Machines, open_events, storage_of
 from vesalius.flows.searching.preparation import SPACE, SPLIT, prepare, refuse_other_data
 from vesalius.flows.searching.request import FILE, MINUTES, Asked, read_search
 from vesalius.flows.searching.result import CONFIRMED, SearchResult, objectives_of, value_shown
 from vesalius.flows.searching.task import of_task
 from vesalius.flows.searching.trial import FUNCTION
-from vesalius.tuning.asha import Asha, Ladder
-from vesalius.tuning.journal import FILE as JOURNAL
-from vesalius.tuning.journal import Journal
+from vesalius.flows.searching.tuners import tuner_of
 from vesalius.tuning.keeping import to_drop
-from vesalius.tuning.local import LocalProcesses
 from vesalius.tuning.loop import Loop, seconds_used
-from vesalius.tuning.model_based import ModelBased
-from vesalius.tuning.protocol import Job, Proposal, Tuner
-from vesalius.tuning.random_search import RandomSearch
+from vesalius.tuning.protocol import EventLog, Executor, Job
 from vesalius.tuning.space import Space
-from vesalius.tuning.told import Told
-from vesalius.tuning.tpe import Tpe
 from vesalius.tuning.trial import Trial, excess, rank
 from vesalius.types import Json
 
-_WEIGHTS = ("model.safetensors", "trust.safetensors")
-# Of the minutes for confirmation and report, or as much as preparation took, and the most of them.
-_AT_THE_END, _AT_MOST = 0.04, 0.2
-_CORRECTED = 100  # of the best trials, that the winner's score is corrected for
-_CGROUP = Path("/sys/fs/cgroup/memory.max")
+_AT_THE_END, _AT_MOST = 0.04, 0.4  # of the minutes for confirmation and report, and the most
 
 
 @dataclass(slots=True)
@@ -47,16 +36,18 @@ class Session:
     Attributes:
         asked: of the search.
         folder: of the search.
-        workers: trials at once.
+        machines: that it runs on.
         say: called with the search as it stands.
         command: that began it.
     """
 
     asked: Asked
     folder: Path
-    workers: int
+    machines: Machines
     say: Callable[[SearchResult], None] | None
     command: str
+    _artifacts: Artifacts = field(default_factory=InFolder)
+    _light: set[str] = field(default_factory=set)  # plans whose weights are gone
 
     def run(self, *, started: float, minutes: float | None, most: int | None) -> SearchResult:
         """Search until the minutes are over; see `vesalius.search`.
@@ -66,19 +57,34 @@ class Session:
             minutes: of all sessions together; None for what was asked before, or 60.
             most: trials at most.
         """
-        if self.workers < 1:
-            raise UsageError(f"workers must be at least 1, got {self.workers}")
+        self.machines.check()
         if minutes is not None and not 0 < minutes < 1e6:
             raise UsageError(f"minutes must be positive, got {minutes}")
+        shared = (self.machines.artifacts or storage_of(self.folder)["artifacts"]) is None
+        executor = self.machines.executor(FUNCTION, shared=shared)
+        with contextlib.closing(executor):
+            result = self._searched(executor, started, minutes, most)
+        if not result.within:
+            raise BudgetError(_beyond(result))
+        return result
+
+    def _searched(
+        self, executor: Executor, started: float, minutes: float | None, most: int | None
+    ) -> SearchResult:
+        """Return the search as it ends, see `run`."""
         setting = self.setting(minutes)
         whole = 60 * (minutes or setting["minutes"])
-        reserve = max(_AT_THE_END * whole, setting["preparation_seconds"])
-        reserve = min(reserve, _AT_MOST * whole)
-        with Journal(self.folder / JOURNAL) as journal:
-            loop = self.loop(setting, journal)
+        storage = self.machines.keep(self.folder)
+        self._artifacts = artifacts_of(storage)
+        self._artifacts.begin(self.folder)
+        with open_events(self.folder) as journal:
+            loop = self.loop(setting, journal, executor)
             before = seconds_used(journal.events)
-            left = whole - reserve - before - (time.monotonic() - started)
-            if before == 0 and left <= 0:
+            loop.reserve = lambda trials: min(
+                _AT_MOST * whole, max(_AT_THE_END * whole, seconds_needed(setting, trials))
+            )
+            left = whole - before - (time.monotonic() - started)
+            if before == 0 and left <= loop.reserve(()):
                 raise BudgetError(
                     f"preparation alone took {time.monotonic() - started:.0f} s of the "
                     f"{whole:.0f}; give more --minutes"
@@ -92,12 +98,10 @@ class Session:
             if len(journal.events) == known and (self.folder / CONFIRMED).exists():
                 result = SearchResult.load(self.folder)  # nothing was left to try
             else:
-                result = self._finish(result)
+                result = finish(result, self._artifacts)
                 seconds = round(before + time.monotonic() - started, 3)
                 journal.append("session", clock=seconds)
                 result = replace(result, seconds=seconds)
-        if not result.within:
-            raise BudgetError(_beyond(result))
         return result
 
     def setting(self, minutes: float | None) -> Json:
@@ -116,12 +120,12 @@ class Session:
         refuse_other_data(setting)
         return setting
 
-    def loop(self, setting: Json, journal: Journal) -> Loop:
+    def loop(self, setting: Json, journal: EventLog, executor: Executor) -> Loop:
         """Return the loop of the search, not begun."""
         space = Space.load(self.folder / SPACE, known=of_task(self.asked.task).NAMES)
         objectives = objectives_of(setting)
         of_trials = self.asked.of_trials((self.folder / SPLIT).absolute())
-        steps = setting["steps"]
+        steps, storage = setting["steps"], storage_of(self.folder)
 
         def job(trial: Trial) -> Job:
             payload = {
@@ -132,6 +136,7 @@ class Session:
                 "device": self.asked.device,
                 "parameters": trial.facts.get("smaller", dict(trial.parameters)),
                 "steps": steps[trial.rung],
+                "artifacts": storage,
             }
             return Job(trial.number, self.folder / "trials" / f"{trial.number:05}", payload)
 
@@ -146,8 +151,8 @@ class Session:
                 )
 
         return Loop(
-            tuner=_tuner(self.asked, space, setting),
-            executor=LocalProcesses(FUNCTION, slots=self.workers, memory=_memory(self.workers)),
+            tuner=tuner_of(self.asked, space, setting),
+            executor=executor,
             journal=journal,
             objectives=objectives,
             job=job,
@@ -160,90 +165,22 @@ class Session:
         """Remove weights of trials that are neither among the best nor on the front."""
         from vesalius.flows.searching.shared_views import shared_bytes
 
-        sizes, seen = {}, set()
+        sizes: dict[int, int] = {}
         for trial in rank(trials, objectives_of(setting)):
-            folder = self.folder / "runs" / trial.plan
-            if trial.plan in seen or not (folder / _WEIGHTS[0]).exists():
-                continue
-            seen.add(trial.plan)
-            sizes[trial.number] = sum(
-                path.stat().st_size for path in folder.rglob("*") if path.is_file()
-            )
+            known = {trials[number].plan for number in sizes}
+            if trial.plan not in known and trial.plan not in self._light:
+                size = self._artifacts.size(self.folder / "runs" / trial.plan)
+                if size:
+                    sizes[trial.number] = size
+                else:
+                    self._light.add(trial.plan)
         disk = self.asked.disk
         if disk is not None:
             disk = max(1, disk - shared_bytes(self.folder / "shared"))
         for number in to_drop(trials, objectives_of(setting), sizes, disk=disk):
-            folder = self.folder / "runs" / trials[number].plan
-            shutil.rmtree(folder / "networks", ignore_errors=True)
-            for name in _WEIGHTS:
-                (folder / name).unlink(missing_ok=True)
-
-    def _finish(self, result: SearchResult) -> SearchResult:
-        """Confirm the winner, write its report and that of the search."""
-        from vesalius.cohorts import Cohort
-        from vesalius.flows.searching.held_out import confirm, correct
-        from vesalius.reporting import write_card, write_report
-        from vesalius.reporting.search import write_search
-        from vesalius.tasks.run import Run
-        from vesalius.tuning.importance import importance
-
-        setting, ranked = result.setting, result.ranked
-        winner, quality = ranked[0], setting["quality"]
-        run = Run.load(result.run_of(winner))
-        opened = Cohort.open(self.asked.cohort)
-        chosen = opened.filter(self.asked.where) if self.asked.where else opened
-        runs = {trial.plan: trial.number for trial in reversed(ranked[:_CORRECTED])}
-        found = correct({n: self.folder / "runs" / plan for plan, n in runs.items()}, quality)
-        keys = setting["held_out"]
-        confirmed = {
-            "winner": winner.number,
-            "corrected": None if found is None else found.to_json(),
-            "held_out": confirm(run, chosen, keys, quality) if keys else None,
-        }
-        write_card(run.path)
-        write_report(run.path, chosen, split="val")
-        write_json(self.folder / CONFIRMED, confirmed)
-        result = replace(result, confirmed=confirmed)
-        space = Space.load(self.folder / SPACE, known=of_task(self.asked.task).NAMES)
-        shares = importance(space, result.trials, result.objectives[0])
-        content = {**result.to_json(), "setting": setting, "importance": shares}
-        return replace(result, report=write_search(content, self.folder))
-
-
-def _tuner(asked: Asked, space: Space, setting: Json) -> Tuner:
-    """Return the tuner that was asked for."""
-    objectives, told = objectives_of(setting), Told(asked.seed)
-    top = len(setting["steps"]) - 1
-    task = of_task(asked.task)
-    ladder = Ladder(top + 1, lambda point: task.lowest(point, top))
-    if asked.tuner == "random":
-        return RandomSearch(space, top, told)
-    if asked.tuner == "tpe":
-        return Tpe(space, objectives, top, told)
-    if asked.tuner == "asha":
-        return Asha(space, objectives, ladder, told)
-    known = first_proposals(asked.task, space, top)
-    known += [
-        Proposal(point, task.lowest(point, top), "good in an earlier search")
-        for point in setting["first"]
-    ]
-    return ModelBased(space, objectives, ladder, told, first=known)
-
-
-def first_proposals(task: str, space: Space, top: int) -> list[Proposal]:
-    """Return what is known to be good: what is cheap, the plan made by itself, other networks."""
-    known = of_task(task).first(space.parameters[0].values)
-    return [
-        Proposal(space.defaults(model=model), top if full else 0, why) for model, full, why in known
-    ]
-
-
-def _memory(workers: int) -> int:
-    """Return the bytes that each trial may take: the machine's, or the container's, shared out."""
-    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with contextlib.suppress(OSError, ValueError):  # no control group, or one without a bound
-        whole = min(whole, int(_CGROUP.read_text()))
-    return int(0.9 * whole / workers)
+            plan = trials[number].plan
+            self._artifacts.drop_weights(self.folder / "runs" / plan)
+            self._light.add(plan)
 
 
 def _nothing(trials: Sequence[Trial]) -> str:

@@ -31,33 +31,46 @@ def run_trial(payload: Json) -> Json:
 
     Args:
         payload: `search` (folder), `cohort` (folder), `asked` (arguments of a plan), `quality`
-            (score), `device` (of the latency), `parameters`, `steps`.
+            (score), `device` (of the latency), `parameters`, `steps`; `artifacts` where the folder
+            is another machine's, see `artifacts.Artifacts`.
 
     Returns:
         `values` by objective, `plan` (hash), `curve` of the validations, `facts`.
     """
+    from vesalius.flows.searching.artifacts import artifacts_of
     from vesalius.flows.searching.task import of_task
     from vesalius.tasks.run import plan_id
     from vesalius.training.device import place
     from vesalius.tuning.lock import alone
 
+    begun, work = time.monotonic(), time.process_time()
     place()
     for module in of_task(payload["asked"]["task"]).ANSWERING:
         importlib.import_module(module)
     idle = held_memory()
+    artifacts = artifacts_of(payload["artifacts"])
+    payload = artifacts.here(payload)
     search = Path(payload["search"])
     data, planned = _plan(payload)
     name = plan_id(planned)
     folder = search / "runs" / name
-    with alone(search / "locks" / name):
+    with alone(search / "locks" / name), artifacts.mirrored(folder):
         run = _trained(data, planned, folder, search / "shared")
         cost = _cost(run, data, payload["device"], idle)
     return {
         "values": {payload["quality"]: _quality(run, payload["quality"]), **cost},
         "plan": name,
         "curve": _curve(run),
-        "facts": {"seconds": run.plan["measured"]["seconds"]},
+        "facts": {
+            "seconds": run.plan["measured"]["seconds"],
+            "slowdown": _slowdown(time.monotonic() - begun, time.process_time() - work),
+        },
     }
+
+
+def _slowdown(seconds: float, work: float) -> float:
+    """Return how much longer things take than they would with a core of their own."""
+    return round(max(1.0, seconds / work), 2) if work > 0 else 1.0
 
 
 def _plan(payload: Json) -> tuple[Data, Json]:

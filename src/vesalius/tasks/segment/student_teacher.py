@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -59,14 +58,12 @@ def ask(
                 np.save(stream, table)
             partial.replace(path)
         for name in ("label", "spots"):
-            link = folder / f"{key}.{name}.npy"
-            if not link.exists():
-                os.link(prepared.folder / link.name, link)
+            shutil.copyfile(prepared.folder / f"{key}.{name}.npy", folder / f"{key}.{name}.npy")
         held += path.stat().st_size
         said.append(key)
         if progress is not None:
             progress("asking the teacher", len(said), len(keys))
-    return Prepared(Path(folder), frozenset(said), {})
+    return Prepared(folder, frozenset(said), {})
 
 
 def _answer(teacher: Segmenter, image: Array) -> Array:
