@@ -10,7 +10,7 @@ import vesalius as vs
 
 def test_demo_goes_from_simulated_scans_to_a_segmentation(tmp_path: Path) -> None:
     lines: list[str] = []
-    result = vs.demo(tmp_path / "demo", patients=16, steps=2, say=lines.append)
+    result = vs.demo(tmp_path / "demo", patients=24, steps=2, say=lines.append)
     text = "\n".join(lines)
     assert "SIMULATED" in lines[0]
     assert "patients" in text

@@ -22,6 +22,7 @@ from vesalius.types import Json
 PURPOSE = "a search's journal in PostgreSQL"
 PATIENCE = 60.0  # seconds that a server may be away in mid-search
 _CONNECT = 10  # seconds for a connection
+_DYING = 3.0  # seconds that a server may take to see that a session is gone
 _ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 _TABLE = """
 CREATE TABLE IF NOT EXISTS vesalius_search_events (
@@ -100,11 +101,17 @@ class PostgresJournal:
     def _open(self) -> None:
         self._held = _connected(self._url)
         self._held.execute("SET synchronous_commit = on")
-        ours = self._held.execute("SELECT pg_try_advisory_lock(%s)", [_lock(self.search)])
-        if not ours.fetchone()[0]:
-            self.close()
-            raise UsageError(_another(self.search))
+        end = time.monotonic() + _DYING
+        while not self._lock():
+            if time.monotonic() > end:
+                self.close()
+                raise UsageError(_another(self.search))
+            time.sleep(0.1)
         self._held.execute(_TABLE)
+
+    def _lock(self) -> bool:
+        row = self._held.execute("SELECT pg_try_advisory_lock(%s)", [_lock(self.search)]).fetchone()
+        return bool(row[0])
 
     def _read(self, first: int) -> list[Json]:
         return _events(self._held, self.search, first)
