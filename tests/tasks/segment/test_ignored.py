@@ -10,7 +10,7 @@ import torch
 from vesalius.normalization import Normalizer
 from vesalius.tasks.cases import segmentation_cases
 from vesalius.tasks.segment.choice import choose
-from vesalius.tasks.segment.fit import _validation
+from vesalius.tasks.segment.fit import validation_of
 from vesalius.tasks.segment.patches import draw, prepare
 from vesalius.volume import LabelMap, Volume
 
@@ -58,7 +58,7 @@ def test_patches_are_centered_on_voxels_that_are_known(memory, mask, decisions, 
 
 def test_validation_counts_known_voxels_alone(memory, mask, decisions, tmp_path) -> None:
     prepared, key = prepared_of(memory, mask, decisions, tmp_path)
-    validate = _validation(decisions, prepared, [key], torch.device("cpu"))
+    validate = validation_of(decisions, prepared, [key], torch.device("cpu"))
 
     def everywhere(x: torch.Tensor) -> torch.Tensor:
         """Answer the first structure in every voxel."""

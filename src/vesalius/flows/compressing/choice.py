@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vesalius.errors import RunError, UsageError
+from vesalius.errors import CohortError, DataError, RunError, UsageError
 from vesalius.types import Json
+
+if TYPE_CHECKING:
+    from vesalius.tasks.cases import Case
 
 FASTER, SMALLER = 5.0, 5.0  # times that a student is faster and smaller than its teacher
 _SPARE = 1.15  # … measured before it is trained; what is measured afterwards varies
@@ -69,6 +72,41 @@ class Teacher:
     bytes: int
     inputs: Sequence[Any]
     reading: float
+
+
+def timed_inputs(
+    val: Sequence[Case], read: Callable[[Case], Any], count: int
+) -> tuple[list[Any], float]:
+    """Return the first inputs of validation cases in random order, and the seconds of reading one.
+
+    Args:
+        val: the cases.
+        read: makes an input of a case's files; a `DataError` passes a case over.
+        count: inputs at most, of twice as many cases that are tried.
+
+    Raises:
+        CohortError: no case can be read.
+    """
+    chosen = np.random.default_rng(0).permutation(len(val))[: 2 * count]
+    inputs: list[Any] = []
+    times = []
+    with one_thread():
+        for place in chosen:
+            spent = []
+            try:
+                for _ in range(2):  # the shorter one counts, since other work may be running
+                    begun = time.perf_counter()
+                    made = read(val[place])
+                    spent.append(time.perf_counter() - begun)
+            except DataError:  # counted where the run was scored
+                continue
+            times.append(min(spent))
+            inputs.append(made)
+            if len(inputs) == count:
+                break
+    if not inputs:
+        raise CohortError("no validation case of the run can be read; run `vesalius check`")
+    return inputs, float(np.median(times))
 
 
 def choose(teacher: Teacher, candidates: Iterator[Candidate], limits: Limits) -> Chosen:

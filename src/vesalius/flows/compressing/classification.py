@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from vesalius.errors import CohortError, RunError
-from vesalius.flows.compressing.choice import Candidate, Teacher, one_thread
+from vesalius.errors import RunError
+from vesalius.flows.compressing.choice import Candidate, Teacher, timed_inputs
 from vesalius.flows.compressing.cost import run_files, size_of
 from vesalius.flows.compressing.quality import quality_of
 from vesalius.types import Array, Json, Progress
@@ -52,7 +49,9 @@ def contest(
     classifier.device = torch.device("cpu")
     for member in classifier.mixture.members:
         member.module.to(classifier.device)
-    inputs, reading = _prepared(classifier, cohort, val)
+    inputs, reading = timed_inputs(
+        val, lambda case: [classifier.image(cohort.read(row), row) for row in case.rows], _INPUTS
+    )
 
     def each() -> Iterator[Candidate]:
         for decisions in candidates(teacher, budget):
@@ -126,33 +125,6 @@ def described(run: Run) -> str:
     """Return what a run answers by, in words."""
     names = [member["name"] for member in run.plan["measured"]["members"]]
     return names[0] if len(names) == 1 else f"{len(names)} members"
-
-
-def _prepared(
-    classifier: Any, cohort: Cohort, val: Sequence[Case]
-) -> tuple[list[list[Any]], float]:
-    """Return the images of some cases as a classifier takes them, and the seconds of one case."""
-    from vesalius.errors import DataError
-
-    chosen = np.random.default_rng(0).permutation(len(val))[: 2 * _INPUTS]
-    inputs, times = [], []
-    with one_thread():
-        for place in chosen:
-            spent = []
-            try:
-                for _ in range(2):  # the shorter one counts, since other work may be running
-                    begun = time.perf_counter()
-                    images = [classifier.image(cohort.read(row), row) for row in val[place].rows]
-                    spent.append(time.perf_counter() - begun)
-            except DataError:  # counted where the run was scored
-                continue
-            times.append(min(spent))
-            inputs.append(images)
-            if len(inputs) == _INPUTS:
-                break
-    if not inputs:
-        raise CohortError("no validation case of the run can be read; run `vesalius check`")
-    return inputs, float(np.median(times))
 
 
 def _score(run: Run, table: Array, cases: Sequence[Case]) -> float:

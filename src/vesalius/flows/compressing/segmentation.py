@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vesalius.errors import CohortError, DataError, RunError
-from vesalius.flows.compressing.choice import Candidate, Teacher, one_thread
+from vesalius.errors import RunError
+from vesalius.flows.compressing.choice import Candidate, Teacher, timed_inputs
 from vesalius.flows.compressing.cost import run_files, size_of
 from vesalius.types import Json, Progress
 
@@ -39,11 +38,17 @@ def contest(
     Raises:
         CohortError: no validation image can be read.
     """
+    from vesalius.tasks.segment.grid import to_plan
     from vesalius.tasks.segment.predict import Segmenter
     from vesalius.tasks.segment.student_plan import candidates, untrained
 
     segmenter = Segmenter.load(teacher)
-    inputs, reading = _prepared(segmenter, cohort, val)
+
+    def read(case: Case) -> Any:
+        image = to_plan(cohort.read(case.rows[0]), segmenter.decisions, segmenter.normalizer)
+        return image.data.astype(np.float16)
+
+    inputs, reading = timed_inputs(val, read, _INPUTS)
 
     def each() -> Iterator[Candidate]:
         for decisions in candidates(teacher, budget):
@@ -114,32 +119,6 @@ def described(run: Run) -> str:
     widths = network["options"].get("widths")
     name = network["name"] if widths is None else f"{network['name']}-w{widths[0]}"
     return f"{folds} x {name}" if folds > 1 else str(name)
-
-
-def _prepared(segmenter: Segmenter, cohort: Cohort, val: Sequence[Case]) -> tuple[list[Any], float]:
-    """Return some images on the plan's grid, and the seconds from the files of one to that."""
-    from vesalius.tasks.segment.grid import to_plan
-
-    chosen = np.random.default_rng(0).permutation(len(val))[: 2 * _INPUTS]
-    inputs, times = [], []
-    with one_thread():
-        for place in chosen:
-            spent = []
-            try:
-                for _ in range(2):  # the shorter one counts, since other work may be running
-                    begun = time.perf_counter()
-                    volume = cohort.read(val[place].rows[0])
-                    image = to_plan(volume, segmenter.decisions, segmenter.normalizer)
-                    spent.append(time.perf_counter() - begun)
-            except DataError:  # counted where the run was scored
-                continue
-            times.append(min(spent))
-            inputs.append(image.data.astype(np.float16))
-            if len(inputs) == _INPUTS:
-                break
-    if not inputs:
-        raise CohortError("no validation image of the run can be read; run `vesalius check`")
-    return inputs, float(np.median(times))
 
 
 def _answer(segmenter: Segmenter, image: Any) -> None:

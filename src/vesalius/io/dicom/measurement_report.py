@@ -28,7 +28,7 @@ from vesalius.files import write_atomically
 from vesalius.io.dicom.header import Header, read_header
 from vesalius.io.dicom.kinds import IMAGES, kind_of
 from vesalius.io.dicom.segment_codes import Code, codes_for
-from vesalius.io.dicom.source_planes import _identify, _name_study
+from vesalius.io.dicom.source_planes import identify, name_study
 from vesalius.io.limits import DEFAULT_LIMITS, Limits
 from vesalius.types import PathLike
 
@@ -178,13 +178,13 @@ def _sources(files: Sequence[PathLike], limits: Limits) -> tuple[list[Header], D
             raise DataError(f"{file}: the source is no image ({kind}); leave it out")
         tags = [*_COPIED, *_IDENTIFIERS]
         data_set = dcmread(file, force=True, stop_before_pixels=True, specific_tags=tags)
-        _identify(data_set, file)
+        identify(data_set, file)
         instance = str(data_set.SOPInstanceUID)
         if instance not in headers:
             headers[instance], data_sets[instance] = header, data_set
             series.setdefault((header.study_uid, header.series_uid), []).append(data_set)
     for images in series.values():
-        _name_study(images, is_placed=False)
+        name_study(images, is_placed=False)
     for what, many in (
         ("studies", {str(data_set.StudyInstanceUID) for data_set in data_sets.values()}),
         ("patients", {header.patient_id or "" for header in headers.values()}),

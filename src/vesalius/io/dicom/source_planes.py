@@ -94,8 +94,8 @@ def source_planes(
                 setattr(dataset, keyword, "")
         if is_placed and not dataset.get("SliceThickness"):
             dataset.SliceThickness = f"{step:.9g}"
-        _identify(dataset, file)
-    _name_study(datasets, is_placed)
+        identify(dataset, file)
+    name_study(datasets, is_placed)
     return SourcePlanes(data, tuple(slices), tuple(index), tuple(datasets), is_placed, step)
 
 
@@ -112,7 +112,7 @@ def slice_affine(s: Slice, step: float) -> Affine:
     return np.asarray(LPS_TO_RAS @ affine, np.float64)
 
 
-def _identify(dataset: Dataset, path: str) -> None:
+def identify(dataset: Dataset, path: str) -> None:
     """Fill identifiers that anonymizers blank in the data set and leave in the meta information."""
     meta = dataset.file_meta
     for keyword, twin in (
@@ -128,7 +128,7 @@ def _identify(dataset: Dataset, path: str) -> None:
             setattr(dataset, keyword, meta.get(twin))
 
 
-def _name_study(datasets: Sequence[Dataset], is_placed: bool) -> None:
+def name_study(datasets: Sequence[Dataset], is_placed: bool) -> None:
     """Give a source without study, series or frame of reference UID one made of its instances'."""
     from pydicom.uid import generate_uid
 

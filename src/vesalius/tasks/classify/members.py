@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -84,16 +84,36 @@ class NetworkMember:
         found: Mapping[int, Embedded],  # noqa: ARG002 - the protocol's
     ) -> Array:
         """See `Member.answer`; where a mirror is harmless, the mean of both sides' logits."""
-        device = next(self.module.parameters()).device
-        parts = []
+        return self.answer_and_embed(cases)[0]
+
+    def answer_and_embed(self, cases: Sequence[Sequence[Image]]) -> tuple[Array, Array]:
+        """Return `answer` and `embeddings`, each view encoded once."""
+        parts, pooled = [], []
         with torch.inference_mode():
-            for start in range(0, len(cases), CASES_AT_ONCE):
-                batch = make_batch(cases[start : start + CASES_AT_ONCE]).to(device)
-                logits = self.module(batch)
+            for batch, views, means in self._encoded(cases):
+                logits, _ = self.module.classify(views, batch)
                 if self.spec["mirror"]:
                     logits = (logits + self.module(mirrored(batch))) / 2
                 parts.append(logits.double().cpu().numpy())
-        return self.target.probabilities(np.concatenate(parts))
+                pooled += means
+        return self.target.probabilities(np.concatenate(parts)), torch.stack(pooled).numpy()
+
+    def embeddings(self, cases: Sequence[Sequence[Image]]) -> Array:
+        """Return the mean embedding of each case's images `(n, F)`."""
+        with torch.inference_mode():
+            return torch.stack([m for _, _, means in self._encoded(cases) for m in means]).numpy()
+
+    def _encoded(
+        self, cases: Sequence[Sequence[Image]]
+    ) -> Iterator[tuple[Batch, Tensor, list[Tensor]]]:
+        """Yield some cases as a batch, its views' embeddings, and each case's mean embedding."""
+        device = next(self.module.parameters()).device
+        for start in range(0, len(cases), CASES_AT_ONCE):
+            some = cases[start : start + CASES_AT_ONCE]
+            batch = make_batch(some).to(device)
+            views = self.module.encode(batch.views)
+            items = (batch.mixing @ views).cpu()
+            yield batch, views, [one.mean(0) for one in torch.split(items, [len(c) for c in some])]
 
     def to_json(self) -> Json:
         """See `Member.to_json`."""

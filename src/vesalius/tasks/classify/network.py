@@ -118,7 +118,7 @@ def _step_loss(lesson: Lesson, where: torch.device) -> StepLoss:
     def step_loss(model: nn.Module, step: int) -> Tensor:
         rng = step_random(lesson.seed, step)
         chosen = batch_positions(len(train), spec["batch"], step, lesson.seed)
-        drawn = [_draw(lesson.store.images(train[p]), spec["views"], rng) for p in chosen]
+        drawn = [draw_images(lesson.store.images(train[p]), spec["views"], rng) for p in chosen]
         batch = make_batch(drawn).to(where)
         moved, _ = augment(batch.views, settings, rng)
         batch = batch.with_views(moved)
@@ -129,7 +129,7 @@ def _step_loss(lesson: Lesson, where: torch.device) -> StepLoss:
     return step_loss
 
 
-def _draw(images: list[Image], most: int, rng: np.random.Generator) -> list[Image]:
+def draw_images(images: list[Image], most: int, rng: np.random.Generator) -> list[Image]:
     """Return at most about `most` views of a case, spread over its images; some modality lost."""
     modalities = {image.facts[0] for image in images}
     if len(modalities) > 1 and rng.random() < _LOST:

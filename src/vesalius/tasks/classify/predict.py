@@ -15,11 +15,11 @@ from vesalius.files import read_json
 from vesalius.geometry import slice_plane
 from vesalius.normalization import Normalizer
 from vesalius.tasks.cases import Case
-from vesalius.tasks.classify.batch import Image, fact_codes, make_batch
+from vesalius.tasks.classify.batch import Image, fact_codes
 from vesalius.tasks.classify.embeddings import embedded
 from vesalius.tasks.classify.ensemble import mix
 from vesalius.tasks.classify.heads import Embedded
-from vesalius.tasks.classify.members import CASES_AT_ONCE, Member, NetworkMember, load_members
+from vesalius.tasks.classify.members import Member, NetworkMember, load_members
 from vesalius.tasks.classify.trust import Trust
 from vesalius.tasks.frozen import FrozenEncoder
 from vesalius.tasks.run import Run
@@ -71,27 +71,22 @@ class Mixture:
     def answer(self, cases: Sequence[Sequence[Image]]) -> tuple[Array, Array]:
         """Return raw answers `(n, ...)` and one embedding a case `(n, F)`."""
         found = {number: embed(encoder, cases) for number, encoder in self.encoders.items()}
-        tables = [member.answer(cases, found) for member in self.members]
-        return mix(tables, self.weights), self._pooled(cases, found)
+        pooled = means(found[min(found)]) if found else None
+        tables = []
+        for member in self.members:
+            if pooled is None and isinstance(member, NetworkMember):
+                table, pooled = member.answer_and_embed(cases)
+            else:
+                table = member.answer(cases, found)
+            tables.append(table)
+        return mix(tables, self.weights), np.asarray(pooled)
 
     def embeddings(self, cases: Sequence[Sequence[Image]]) -> Array:
         """Return one embedding a case `(n, F)`, by which outliers are told."""
-        first = list(self.encoders.items())[:1]
-        return self._pooled(cases, {number: embed(encoder, cases) for number, encoder in first})
-
-    def _pooled(self, cases: Sequence[Sequence[Image]], found: Mapping[int, Embedded]) -> Array:
-        if found:
-            return means(found[min(found)])
+        for number in sorted(self.encoders)[:1]:
+            return means(embed(self.encoders[number], cases))
         network = next(m for m in self.members if isinstance(m, NetworkMember))
-        where = next(network.module.parameters()).device
-        with torch.inference_mode():
-            parts = []
-            for start in range(0, len(cases), CASES_AT_ONCE):
-                some = cases[start : start + CASES_AT_ONCE]
-                batch = make_batch(some).to(where)
-                items = (batch.mixing @ network.module.encode(batch.views)).cpu()
-                parts += [one.mean(0) for one in torch.split(items, [len(c) for c in some])]
-        return torch.stack(parts).numpy()
+        return network.embeddings(cases)
 
 
 def means(cases: Embedded) -> Array:

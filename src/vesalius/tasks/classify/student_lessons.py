@@ -17,7 +17,7 @@ import numpy as np
 
 from vesalius.tasks.cases import Case
 from vesalius.tasks.classify.batch import Image, make_batch
-from vesalius.tasks.classify.network import _draw
+from vesalius.tasks.classify.network import draw_images
 from vesalius.tasks.classify.store import Store
 from vesalius.tasks.targets import Target
 from vesalius.training.augment import Augmentation, augment
@@ -57,7 +57,7 @@ class Lessons:
         """Return the images of each case of a lesson, their views as float32."""
         rng = step_random(self.seed, number)
         cases = [self._case(place) for place in self._places(number)]
-        drawn = [_draw(self.store.images(case), self.spec["views"], rng) for case in cases]
+        drawn = [draw_images(self.store.images(case), self.spec["views"], rng) for case in cases]
         settings = Augmentation.from_json(self.spec["augmentation"])
         moved, _ = augment(make_batch(drawn).views, settings, rng)
         views = moved.numpy()

@@ -89,7 +89,7 @@ def train_run(
         run = run.note(adopt_normalizer(run, origin))
     marked = Structures.of(decisions).marked
     normalizer = fitted_normalizer(run, cohort, train, labelled=marked)
-    checked = [_checked(part.val, int(run.plan["seed"])) for part in several]
+    checked = [checked_cases(part.val, int(run.plan["seed"])) for part in several]
     needed = {case.key: case for some in (train, *checked) for case in some}
     prepared = prepare(
         run.path / "cache", cohort, list(needed.values()), decisions, normalizer, progress
@@ -107,7 +107,7 @@ def train_run(
             lessons[0].keys,
             lessons[0].checked,
             step_loss_of=partial(_step_loss, seed=lessons[0].seed, where=fabric.device),
-            validate_of=partial(_validation, where=fabric.device),
+            validate_of=partial(validation_of, where=fabric.device),
             fabric=fabric,
             started=started,
             progress=progress,
@@ -133,7 +133,7 @@ def train_run(
     return run.note(*notes).measure(finished=True, **_done(lessons, outcomes))
 
 
-def _checked(val: Sequence[Case], seed: int) -> list[Case]:
+def checked_cases(val: Sequence[Case], seed: int) -> list[Case]:
     """Return the validation images that the loop looks at."""
     chosen = np.random.default_rng(seed).permutation(len(val))[:CHECKED]
     return [val[place] for place in sorted(chosen)]
@@ -180,7 +180,7 @@ def _measured(
         budget.share(decisions["budget"], started, several),
         new_model(decisions, 0),
         step_loss=_step_loss(decisions, prepared, first.keys, first.seed, fabric.device),
-        validate=_validation(decisions, prepared, first.checked, fabric.device),
+        validate=validation_of(decisions, prepared, first.checked, fabric.device),
         fabric=fabric,
         started=started,
         # with reading, resampling, surface distances
@@ -206,7 +206,7 @@ def _train(
     outcome = fit(
         model,
         step_loss=_step_loss(decisions, prepared, lesson.keys, lesson.seed, fabric.device),
-        validate=_validation(decisions, prepared, lesson.checked, fabric.device),
+        validate=validation_of(decisions, prepared, lesson.checked, fabric.device),
         settings=Settings.from_plan(
             decisions["optimizer"], run.plan["measured"], budget.VALIDATIONS
         ),
@@ -269,7 +269,7 @@ def _step_loss(
     return step_loss
 
 
-def _validation(
+def validation_of(
     decisions: Json, prepared: Prepared, keys: Sequence[str], where: torch.device
 ) -> Validate:
     """Dice of whole images on the plan's grid, voxels of all images pooled per structure.

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from vesalius.errors import CohortError, DataError
 from vesalius.tasks.cases import Case, Cases
-from vesalius.tasks.segment.fit import _checked, _validation, train_run
+from vesalius.tasks.segment.fit import checked_cases, train_run, validation_of
 from vesalius.tasks.segment.grid import to_plan
 from vesalius.tasks.segment.neighbors import neighbors
 from vesalius.tasks.segment.objective import objective
@@ -75,7 +75,7 @@ def train_student(
     train, val = cases.subset(subsets, "train"), cases.subset(subsets, "val")
     if not val:
         raise CohortError("the split has no validation images; give a --split file that has")
-    checked = _checked(val, seed)
+    checked = checked_cases(val, seed)
     needed = {case.key: case for case in (*train, *checked)}
     cache = run.path / "cache"
     known = prepare(cache, cohort, list(needed.values()), decisions, run.normalizer(), progress)
@@ -99,7 +99,7 @@ def train_student(
     taught = [key for key in keys if key in said.keys]
     fabric = device.start(decisions["precision"])
     step_loss = _step_loss(decisions, everything, said, taught, set(masked), seed, fabric.device)
-    validate = _validation(decisions, known, [case.key for case in checked], fabric.device)
+    validate = validation_of(decisions, known, [case.key for case in checked], fabric.device)
     if "steps" not in run.plan["measured"]:
         measured = budget.measure_steps(
             decisions["budget"],
