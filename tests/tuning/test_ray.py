@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from vesalius.errors import MissingDependency, UnavailableError, UsageError
+from vesalius.optional import available
 from vesalius.tuning import ray_connection
 from vesalius.tuning.asha import Asha, Ladder
 from vesalius.tuning.journal import Journal
@@ -85,7 +86,8 @@ def wait(cluster: RayCluster, count: int, seconds: float = 240) -> dict[int, Out
 @pytest.fixture
 def joined(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple]:
     """Yield two nodes of two cores and of one, and how an executor on them is made."""
-    pytest.importorskip("ray", reason="Ray is absent: pip install 'vesalius[cluster]'")
+    if not available("ray"):  # not imported: Ray takes its settings from the environment then
+        pytest.skip("Ray is absent: pip install 'vesalius[cluster]'")
     from benchmarks.ray_nodes import ray_nodes
 
     path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
@@ -219,7 +221,8 @@ def test_a_cluster_of_this_machine_alone_connects_to_nobody(tmp_path: Path) -> N
     import subprocess
     import sys
 
-    pytest.importorskip("ray", reason="Ray is absent: pip install 'vesalius[cluster]'")
+    if not available("ray"):  # not imported: Ray takes its settings from the environment then
+        pytest.skip("Ray is absent: pip install 'vesalius[cluster]'")
     code = (
         "import sys\n"
         "from pathlib import Path\n"
