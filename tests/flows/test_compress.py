@@ -19,7 +19,7 @@ from vesalius.errors import CohortError, RunError, UsageError
 from vesalius.files import read_json, write_json
 from vesalius.flows.compare import compare
 from vesalius.flows.compress import compress
-from vesalius.flows.compressing import classification, cost
+from vesalius.flows.compressing import choice, classification, cost
 from vesalius.flows.compressing.result import Compression
 from vesalius.flows.compressing.teacher import find_teacher
 from vesalius.flows.compressing.unlabeled import unlabeled_cases
@@ -29,6 +29,7 @@ from vesalius.flows.scan import scan
 from vesalius.flows.searching.result import SearchResult
 from vesalius.flows.train import train
 from vesalius.geometry import flat_affine
+from vesalius.reporting.compress import write_compression
 from vesalius.tasks.run import Run
 from vesalius.tuning.trial import Trial
 from vesalius.volume import Volume
@@ -69,7 +70,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def compressed(root: Path) -> Compression:
-    return compress(root / "teacher", root / "cohort", steps=STEPS, out=root / "student")
+    """Return a student of the most able network, whatever else the machine does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choice, "seconds_of", lambda *_: (1.0, 0.1))
+        return compress(root / "teacher", root / "cohort", steps=STEPS, out=root / "student")
 
 
 def test_the_student_is_a_small_run_that_says_whose_it_is(
@@ -177,6 +181,18 @@ def test_8_bits_that_cost_too_much_are_refused_with_a_word(
     assert "int8" not in read_json(path.with_name("model.onnx.json"))
     lines = list(replace(compressed, refused=refused).lines())
     assert any("8-bit integers are refused" in line for line in lines)
+
+
+def test_a_student_that_is_worse_is_no_quiet_result(
+    compressed: Compression, tmp_path: Path
+) -> None:
+    assert compressed.worse == ""
+    assert not any("warning" in line for line in compressed.lines())
+    lost = replace(compressed.quality, difference=-0.2, low=-0.3, high=-0.1, verdict="A better")
+    worse = replace(compressed, quality=lost)
+    assert any("keep the teacher" in line for line in worse.lines())
+    page = write_compression(worse.to_json(), tmp_path).read_text()
+    assert "keep the teacher" in page
 
 
 @pytest.mark.parametrize(

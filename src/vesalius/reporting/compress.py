@@ -93,6 +93,8 @@ def _quality(content: Json) -> list[Html]:
         tag("p", _QUALITY, class_="soft"),
         table(head, [(title(one["name"]), *shown, cases)], numeric=range(1, 6)),
     ]
+    if content["worse"]:
+        parts.append(tag("p", f"Warning: {content['worse']}.", class_="notice"))
     if int8 is not None:
         parts.append(
             tag("p", f"In 8-bit integers {int8['int8']:.4f}, with 32 bits {int8['fp32']:.4f}.")

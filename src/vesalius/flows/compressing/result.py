@@ -80,9 +80,21 @@ class Compression:
             "limits": self.limits,
             "within_limits": self.within,
             "exported": None if self.exported is None else self.exported.name,
+            "worse": self.worse,
             "int8": self.int8,
             "int8_refused": self.refused,
         }
+
+    @property
+    def worse(self) -> str:
+        """A warning where validation shows, beyond its interval, that the teacher is better."""
+        if self.quality.verdict != "A better":
+            return ""
+        lost = f"{self.quality.name} {self.quality.difference:+.3f}"
+        return (
+            f"the student is worse than its teacher ({lost}): keep the teacher, give more minutes, "
+            "or allow a larger network by --max-latency and --max-size"
+        )
 
     def lines(self) -> Iterator[str]:
         """Yield the table and what it says, for people."""
@@ -95,6 +107,8 @@ class Compression:
             f"the student is {self.faster:.1f} times as fast and {self.smaller:.1f} times as small"
         )
         yield self._told()
+        if self.worse:
+            yield f"warning: {self.worse}"
         if self.int8 is not None:
             yield (
                 f"8-bit integers: {self.quality.name} {self.int8['int8']:.4f}, with 32 bits "
